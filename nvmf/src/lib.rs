@@ -1,1 +1,4 @@
-//! (being written)
+//! NVMe over Fabrics on TCP: the codec, the target side and the host side.
+
+pub mod digest;
+pub mod pdu;
