@@ -117,6 +117,13 @@ pub trait Channel {
 
     /// Whether progress needs [`Channel::poll`] though no event will wake the reactor (retry of a gated range).
     fn needs_polling(&self) -> bool;
+
+    /// Asks for a command to be given up. True: it will never touch the device again and completes soon with
+    /// `COMMAND_ABORT_REQUESTED`, by [`Channel::poll`]. False: it is unknown, or too far along, and completes as usual.
+    fn abort(&mut self, token: u64) -> bool {
+        let _ = token;
+        false
+    }
 }
 
 /// The shape of a device.
