@@ -15,7 +15,9 @@ mod wire;
 
 pub mod command;
 pub mod completion;
+pub mod fabrics;
 pub mod opcode;
+pub mod property;
 pub mod sgl;
 pub mod status;
 

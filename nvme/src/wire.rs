@@ -64,5 +64,67 @@ macro_rules! assert_layout {
     };
 }
 
+/// Declares a value of named bit fields: a controller property, a feature's dword, a result.
+///
+/// Each flag gives `name() -> bool` and `with_name(bool)`; each field of bits `low .. low + width` gives
+/// `name() -> type` and `with_name(type)`, where bits that do not fit are dropped.
+macro_rules! bit_fields {
+    (
+        $(#[$outer:meta])*
+        pub struct $name:ident: $repr:ty {
+            flags { $($(#[$flag_doc:meta])* $flag:ident, $with_flag:ident = $bit:literal;)* }
+            fields { $($(#[$field_doc:meta])* $field:ident, $with_field:ident: $type:ty = $low:literal, $width:literal;)* }
+        }
+    ) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+        pub struct $name($repr);
+
+        impl $name {
+            /// Takes all bits, reserved ones too.
+            #[must_use]
+            pub const fn from_bits(bits: $repr) -> Self {
+                Self(bits)
+            }
+
+            /// All bits.
+            #[must_use]
+            pub const fn bits(self) -> $repr {
+                self.0
+            }
+
+            $(
+                $(#[$flag_doc])*
+                #[must_use]
+                pub const fn $flag(self) -> bool {
+                    self.0 & (1 << $bit) != 0
+                }
+
+                #[doc = concat!("The same value with `", stringify!($flag), "` set or cleared.")]
+                #[must_use]
+                pub const fn $with_flag(self, on: bool) -> Self {
+                    Self((self.0 & !(1 << $bit)) | ((on as $repr) << $bit))
+                }
+            )*
+
+            $(
+                $(#[$field_doc])*
+                #[must_use]
+                pub const fn $field(self) -> $type {
+                    ((self.0 >> $low) & (((1 as $repr) << $width) - 1)) as $type
+                }
+
+                #[doc = concat!("The same value with another `", stringify!($field), "`.")]
+                #[must_use]
+                pub const fn $with_field(self, value: $type) -> Self {
+                    let mask: $repr = (((1 as $repr) << $width) - 1) << $low;
+                    Self((self.0 & !mask) | (((value as $repr) << $low) & mask))
+                }
+            )*
+        }
+    };
+}
+
 pub(crate) use assert_layout;
+pub(crate) use bit_fields;
 pub(crate) use wire_enum;

@@ -66,7 +66,10 @@ impl Command {
     /// Get `bytes` (a multiple of 4, at least 4) of a log page from byte `offset` (a multiple of 4).
     #[must_use]
     pub fn get_log_page(lid: u8, nsid: u32, offset: u64, bytes: u32) -> Self {
-        debug_assert!(bytes >= 4 && bytes % 4 == 0 && offset % 4 == 0, "log pages are read in dwords");
+        debug_assert!(
+            bytes >= 4 && bytes.is_multiple_of(4) && offset.is_multiple_of(4),
+            "log pages are read in dwords"
+        );
         let dwords = (bytes / 4).wrapping_sub(1);
         let mut command = Self::new(Admin::GetLogPage.value(), nsid);
         command.cdw10 = U32::new(u32::from(lid) | (dwords & 0xffff) << 16);
