@@ -1,4 +1,5 @@
 //! NVMe over Fabrics on TCP: the codec, the target side and the host side.
 
+pub mod decoder;
 pub mod digest;
 pub mod pdu;

@@ -11,6 +11,7 @@ use super::{
     TERMINATION_DATA_BYTES, TerminationPdu,
 };
 use crate::digest::{DIGEST_BYTES, digest};
+use sledge_nvme::{Command, Completion};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
 
@@ -201,7 +202,7 @@ pub fn encode_termination(out: &mut [u8], from_host: bool, error: &ProtocolError
 /// Writes the header of CapsuleCmd up to where its `data_length` bytes of in-capsule data start.
 pub fn encode_capsule_command(
     out: &mut [u8],
-    command: &[u8; 64],
+    command: &Command,
     data_length: u32,
     framing: &Framing,
 ) -> usize {
@@ -220,7 +221,7 @@ pub fn encode_capsule_command(
 }
 
 /// Writes a whole CapsuleResp.
-pub fn encode_capsule_response(out: &mut [u8], completion: &[u8; 16], framing: &Framing) -> usize {
+pub fn encode_capsule_response(out: &mut [u8], completion: &Completion, framing: &Framing) -> usize {
     let length = framing.header_and_digest(CAPSULE_RESPONSE_BYTES);
     let flags = if framing.header_digest { FLAG_HEADER_DIGEST } else { 0 };
     let pdu = CapsuleResponsePdu {

@@ -1,6 +1,7 @@
 //! Wire layouts of the NVMe/TCP PDU headers, little-endian, checked for size and offset when compiled.
 
 use core::mem::{offset_of, size_of};
+use sledge_nvme::{Command, Completion};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -146,7 +147,7 @@ pub struct CapsuleCommandPdu {
     /// Common header.
     pub header: CommonHeader,
     /// CCSQE: the submission queue entry.
-    pub command: [u8; 64],
+    pub command: Command,
 }
 
 /// CapsuleResp.
@@ -156,7 +157,7 @@ pub struct CapsuleResponsePdu {
     /// Common header.
     pub header: CommonHeader,
     /// RCCQE: the completion queue entry.
-    pub completion: [u8; 16],
+    pub completion: Completion,
 }
 
 /// H2CData and C2HData, without data. TTAG is reserved in C2HData.
