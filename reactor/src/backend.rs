@@ -48,6 +48,12 @@ pub(crate) trait Backend {
     fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn ListenerOps>>;
     /// Starts a connection; writability or an error tells how it ended.
     fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn StreamOps>>;
+    /// Opens a disk by its path (the simulator: by its name on this node).
+    fn open_disk(
+        &self,
+        path: &std::path::Path,
+        options: &crate::disk::DiskOptions,
+    ) -> io::Result<crate::disk::Disk>;
     /// Opens this reactor's queue on a disk.
     fn disk_queue(&self, disk: &crate::disk::Disk) -> io::Result<Box<dyn DiskQueueOps>>;
 }
@@ -95,6 +101,8 @@ pub(crate) trait StreamOps {
 /// One reactor's queue on one disk.
 pub(crate) trait DiskQueueOps {
     /// Takes a request, or gives it back when the queue is full.
+    // The error is the request itself, moved and not boxed: refusing must not allocate.
+    #[allow(clippy::result_large_err)]
     fn submit(&mut self, request: DiskRequest) -> Result<(), DiskRequest>;
     /// Appends what has completed.
     fn poll(&mut self, done: &mut Vec<DiskCompletion>);

@@ -1,0 +1,34 @@
+//! Memory for I/O: a fixed pool of aligned buffers per reactor, memory borrowed from a device, and the short
+//! lists of both that travel with an I/O.
+//!
+//! Invariant: a byte of pool memory has at most one owner. Nothing here allocates from the heap after a pool
+//! was made. Called by everything that moves data; the pool itself belongs to one reactor.
+
+mod buffer;
+mod lent;
+mod pool;
+mod region;
+mod segments;
+
+pub use buffer::Buffer;
+pub use lent::{LendOwner, Lent};
+pub use pool::{MAX_BUFFER_BYTES, MIN_BUFFER_BYTES, Pool, PoolOptions, PoolStatistics};
+pub use region::Backing;
+pub use segments::{Full, MAX_SEGMENTS, Segment, Segments};
+
+/// Takes a buffer of `len` bytes from the current reactor's pool; `None` when the pool is dry or `len` is
+/// over [`MAX_BUFFER_BYTES`].
+///
+/// # Panics
+/// Outside a reactor.
+pub fn allocate(len: usize) -> Option<Buffer> {
+    crate::core::with_current(|core| core.pool().allocate(len))
+}
+
+/// How full the current reactor's pool is.
+///
+/// # Panics
+/// Outside a reactor.
+pub fn statistics() -> PoolStatistics {
+    crate::core::with_current(|core| core.pool().statistics())
+}

@@ -1,0 +1,120 @@
+//! One mapping of memory, from which a pool is carved.
+//!
+//! Owns the mapping; unmaps it when dropped. Only `pool` uses it.
+
+use std::io;
+use std::ptr::NonNull;
+
+/// Alignment of a region's start: one x86-64 huge page, so that transparent huge pages can back it too.
+const REGION_ALIGNMENT: usize = 2 << 20;
+
+/// What backs a pool's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Reserved huge pages; never swapped or moved.
+    HugePages,
+    /// Ordinary pages locked in memory as they are first touched.
+    LockedPages,
+    /// Ordinary pages, which the kernel may swap.
+    OrdinaryPages,
+}
+
+impl std::fmt::Display for Backing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Backing::HugePages => "huge pages",
+            Backing::LockedPages => "locked pages",
+            Backing::OrdinaryPages => "ordinary pages",
+        })
+    }
+}
+
+/// A private anonymous mapping, zeroed by the kernel.
+#[derive(Debug)]
+pub(crate) struct Region {
+    mapping: NonNull<u8>,
+    mapping_len: usize,
+    start: NonNull<u8>,
+    len: usize,
+    backing: Backing,
+}
+
+impl Region {
+    /// Maps `len` bytes (a multiple of 2 MiB is used whole) backed by the best there is: huge pages, else
+    /// locked pages, else ordinary ones.
+    pub(crate) fn map_best(len: usize) -> io::Result<Region> {
+        if len.is_multiple_of(REGION_ALIGNMENT)
+            && let Ok(mapping) = map(len, libc::MAP_HUGETLB)
+        {
+            return Ok(Region {
+                mapping,
+                mapping_len: len,
+                start: mapping,
+                len,
+                backing: Backing::HugePages,
+            });
+        }
+        let mut region = Region::map_ordinary(len)?;
+        // SAFETY: `start..start+len` lies inside the mapping that `region` owns; advice and locking change no
+        // contents.
+        let locked = unsafe {
+            libc::madvise(region.start.as_ptr().cast(), region.len, libc::MADV_HUGEPAGE);
+            libc::mlock2(region.start.as_ptr().cast(), region.len, libc::MLOCK_ONFAULT as _) == 0
+        };
+        if locked {
+            region.backing = Backing::LockedPages;
+        }
+        Ok(region)
+    }
+
+    /// Maps `len` bytes of ordinary pages.
+    pub(crate) fn map_ordinary(len: usize) -> io::Result<Region> {
+        let mapping_len = len
+            .checked_add(REGION_ALIGNMENT)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "pool size overflows"))?;
+        let mapping = map(mapping_len, 0)?;
+        let pad = mapping.as_ptr().align_offset(REGION_ALIGNMENT);
+        // SAFETY: `pad` is below REGION_ALIGNMENT, so the result lies inside the mapping.
+        let start = unsafe { mapping.add(pad) };
+        Ok(Region { mapping, mapping_len, start, len, backing: Backing::OrdinaryPages })
+    }
+
+    /// First byte, aligned to 2 MiB.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// What backs it.
+    pub(crate) fn backing(&self) -> Backing {
+        self.backing
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map` with this length, and no buffer outlives the region: each
+        // holds a reference to the pool that owns it.
+        unsafe {
+            libc::munmap(self.mapping.as_ptr().cast(), self.mapping_len);
+        }
+    }
+}
+
+/// An anonymous private mapping.
+fn map(len: usize, extra_flags: libc::c_int) -> io::Result<NonNull<u8>> {
+    // SAFETY: a new anonymous mapping touches no existing memory.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra_flags,
+            -1,
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned the null page"))
+}

@@ -1,0 +1,196 @@
+//! The data of one I/O: a short list of buffers and loans, kept inline.
+//!
+//! Invariant: the first `count` places are filled, the others are not; nothing here touches the heap.
+
+use super::buffer::Buffer;
+use super::lent::Lent;
+
+/// Most segments that one I/O's data may have.
+pub const MAX_SEGMENTS: usize = 4;
+
+/// One contiguous part of an I/O's data.
+#[derive(Debug)]
+pub enum Segment {
+    /// Our own memory.
+    Buffer(Buffer),
+    /// A device's memory, to be read only.
+    Lent(Lent),
+}
+
+impl Segment {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Segment::Buffer(buffer) => buffer,
+            Segment::Lent(lent) => lent,
+        }
+    }
+
+    /// The bytes for writing; `None` for a loan.
+    pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        match self {
+            Segment::Buffer(buffer) => Some(buffer),
+            Segment::Lent(_) => None,
+        }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Segment::Buffer(buffer) => buffer.len(),
+            Segment::Lent(lent) => lent.len(),
+        }
+    }
+
+    /// Whether the length is 0.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<Buffer> for Segment {
+    fn from(buffer: Buffer) -> Self {
+        Segment::Buffer(buffer)
+    }
+}
+
+impl From<Lent> for Segment {
+    fn from(lent: Lent) -> Self {
+        Segment::Lent(lent)
+    }
+}
+
+/// A list already has [`MAX_SEGMENTS`]; carries the segment that did not fit.
+#[derive(Debug, thiserror::Error)]
+#[error("an I/O has at most {MAX_SEGMENTS} segments")]
+pub struct Full(
+    /// The segment that did not fit.
+    pub Segment,
+);
+
+/// The data of one I/O: at most [`MAX_SEGMENTS`] segments, one after the other.
+#[derive(Debug, Default)]
+pub struct Segments {
+    places: [Option<Segment>; MAX_SEGMENTS],
+    count: usize,
+}
+
+impl Segments {
+    /// No data.
+    pub const EMPTY: Segments = Segments { places: [const { None }; MAX_SEGMENTS], count: 0 };
+
+    /// No data.
+    pub const fn new() -> Segments {
+        Segments::EMPTY
+    }
+
+    /// Appends a segment.
+    ///
+    /// # Errors
+    /// Gives the segment back when the list is full.
+    pub fn push(&mut self, segment: impl Into<Segment>) -> Result<(), Full> {
+        let segment = segment.into();
+        match self.places.get_mut(self.count) {
+            Some(place) => {
+                *place = Some(segment);
+                self.count += 1;
+                Ok(())
+            }
+            None => Err(Full(segment)),
+        }
+    }
+
+    /// Removes and returns the last segment.
+    pub fn pop(&mut self) -> Option<Segment> {
+        self.count = self.count.checked_sub(1)?;
+        self.places[self.count].take()
+    }
+
+    /// Number of segments.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is no segment.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of all segments together.
+    pub fn len_bytes(&self) -> usize {
+        self.iter().map(Segment::len).sum()
+    }
+
+    /// The segment at `index`.
+    pub fn get(&self, index: usize) -> Option<&Segment> {
+        self.places.get(index)?.as_ref()
+    }
+
+    /// The segments in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Segment> {
+        self.places[..self.count].iter().flatten()
+    }
+
+    /// The segments in order, for writing.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
+        self.places[..self.count].iter_mut().flatten()
+    }
+
+    /// Copies `bytes` into the segments, starting `offset` bytes in. Returns how many were copied: fewer than
+    /// given when the data ends, or at a loan, which can't be written.
+    pub fn copy_from(&mut self, offset: usize, bytes: &[u8]) -> usize {
+        let (mut skip, mut copied) = (offset, 0);
+        for segment in self.iter_mut() {
+            let len = segment.len();
+            if skip >= len {
+                skip -= len;
+                continue;
+            }
+            if copied == bytes.len() {
+                break;
+            }
+            let Some(place) = segment.as_mut_slice() else { break };
+            let part = (len - skip).min(bytes.len() - copied);
+            place[skip..skip + part].copy_from_slice(&bytes[copied..copied + part]);
+            copied += part;
+            skip = 0;
+        }
+        copied
+    }
+
+    /// Copies out of the segments into `bytes`, starting `offset` bytes in. Returns how many were copied:
+    /// fewer than asked for when the data ends.
+    pub fn copy_to(&self, offset: usize, bytes: &mut [u8]) -> usize {
+        let (mut skip, mut copied) = (offset, 0);
+        for segment in self.iter() {
+            let len = segment.len();
+            if skip >= len {
+                skip -= len;
+                continue;
+            }
+            let part = (len - skip).min(bytes.len() - copied);
+            bytes[copied..copied + part].copy_from_slice(&segment.as_slice()[skip..skip + part]);
+            copied += part;
+            skip = 0;
+        }
+        copied
+    }
+}
+
+impl From<Buffer> for Segments {
+    fn from(buffer: Buffer) -> Self {
+        Segments::from(Segment::Buffer(buffer))
+    }
+}
+
+impl From<Lent> for Segments {
+    fn from(lent: Lent) -> Self {
+        Segments::from(Segment::Lent(lent))
+    }
+}
+
+impl From<Segment> for Segments {
+    fn from(segment: Segment) -> Self {
+        Segments { places: [Some(segment), None, None, None], count: 1 }
+    }
+}

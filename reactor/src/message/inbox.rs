@@ -1,0 +1,169 @@
+//! A reactor's inbox: a bounded lock-free ring of messages, and the tasks woken from other threads.
+//!
+//! Invariants: whoever pushes looks at `closed` afterwards and empties the queues if it is set; whoever closes
+//! sets it first and empties them afterwards. So in every order somebody sees what is left, and nothing stays
+//! in a closed inbox. A push is followed by a wake, so a sleeping reactor sees it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::backend::Wake;
+use crate::task::{ReadyStack, TaskWaker};
+
+/// What runs on the receiving reactor.
+pub(crate) type Message = Box<dyn FnOnce() + Send>;
+
+/// Messages that the ring holds.
+const RING: usize = 4096;
+/// Messages kept beyond the ring for senders that did not wait; more are refused.
+const OVERFLOW: usize = 65_536;
+
+/// The receiving end of a reactor, shared with all senders.
+pub(crate) struct Inbox {
+    id: u32,
+    ring: ArrayQueue<Message>,
+    ready: ReadyStack,
+    wake: Arc<dyn Wake>,
+    closed: AtomicBool,
+    /// Length of `beyond.messages` plus that of `beyond.senders`: nothing to look for while it is 0.
+    beyond_count: AtomicUsize,
+    beyond: Mutex<Beyond>,
+}
+
+/// What did not fit into the ring. Rarely touched.
+#[derive(Default)]
+struct Beyond {
+    messages: VecDeque<Message>,
+    /// Tasks that wait for room in the ring.
+    senders: Vec<Waker>,
+}
+
+impl Inbox {
+    /// An open, empty inbox.
+    pub(crate) fn new(id: u32, wake: Arc<dyn Wake>) -> Inbox {
+        Inbox {
+            id,
+            ring: ArrayQueue::new(RING),
+            ready: ReadyStack::new(),
+            wake,
+            closed: AtomicBool::new(false),
+            beyond_count: AtomicUsize::new(0),
+            beyond: Mutex::default(),
+        }
+    }
+
+    /// The reactor's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether the reactor has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Tasks woken from other threads.
+    pub(crate) fn ready(&self) -> &ReadyStack {
+        &self.ready
+    }
+
+    /// Queues a task woken from another thread, and ends the reactor's sleep.
+    pub(crate) fn push_ready(&self, waker: Arc<TaskWaker>) {
+        self.ready.push(waker);
+        self.after_push();
+    }
+
+    /// Queues a message; gives it back when the ring is full.
+    pub(crate) fn send(&self, message: Message) -> Result<(), Message> {
+        self.ring.push(message)?;
+        self.after_push();
+        Ok(())
+    }
+
+    /// Queues a message, and when the ring is full makes `sender` be woken when there may be room again.
+    pub(crate) fn send_or_wait(&self, message: Message, sender: &Waker) -> Result<(), Message> {
+        let message = match self.send(message) {
+            Ok(()) => return Ok(()),
+            Err(message) => message,
+        };
+        {
+            let mut beyond = self.beyond();
+            if !beyond.senders.iter().any(|waiting| waiting.will_wake(sender)) {
+                beyond.senders.push(sender.clone());
+                self.beyond_count.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        // Room may have come between the two; then nobody would wake us.
+        self.send(message)
+    }
+
+    /// Queues a message whose sender does not wait; false when it was refused.
+    pub(crate) fn send_detached(&self, message: Message) -> bool {
+        let Err(message) = self.send(message) else { return true };
+        {
+            let mut beyond = self.beyond();
+            if beyond.messages.len() >= OVERFLOW {
+                return false;
+            }
+            beyond.messages.push_back(message);
+            self.beyond_count.fetch_add(1, Ordering::SeqCst);
+        }
+        self.after_push();
+        true
+    }
+
+    /// Takes the next message. Called by the reactor.
+    pub(crate) fn take(&self) -> Option<Message> {
+        let message = self.ring.pop();
+        // Orders the pop before the look: a sender that found the ring full has counted itself before, or
+        // finds room when it tries once more.
+        fence(Ordering::SeqCst);
+        if self.beyond_count.load(Ordering::Relaxed) != 0 {
+            let (overflow, senders) = {
+                let mut beyond = self.beyond();
+                let overflow = if message.is_none() { beyond.messages.pop_front() } else { None };
+                let senders = std::mem::take(&mut beyond.senders);
+                self.beyond_count.store(beyond.messages.len(), Ordering::SeqCst);
+                (overflow, senders)
+            };
+            for sender in senders {
+                sender.wake();
+            }
+            return message.or(overflow);
+        }
+        message
+    }
+
+    /// Refuses everything from now on and drops what waits.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.discard();
+    }
+
+    fn after_push(&self) {
+        fence(Ordering::SeqCst);
+        if self.closed.load(Ordering::Relaxed) {
+            self.discard();
+        } else {
+            self.wake.wake();
+        }
+    }
+
+    /// Empties a closed inbox; any thread may.
+    fn discard(&self) {
+        self.ready.take_all(drop);
+        while let Some(message) = self.take() {
+            drop(message);
+        }
+    }
+
+    fn beyond(&self) -> std::sync::MutexGuard<'_, Beyond> {
+        // Nothing panics while it is held; and a half-done push is harmless.
+        self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
