@@ -27,7 +27,7 @@ pub mod poller;
 pub mod random;
 mod reactors;
 mod real;
-// pub mod sim;
+pub mod sim;
 pub mod statistics;
 pub mod task;
 pub mod time;
