@@ -96,6 +96,7 @@ pub struct IoCompletion {
 
 /// What became of a submission.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "boxing the completion would allocate on every I/O")]
 pub enum Submitted {
     /// The command is complete already.
     Done(IoCompletion),
@@ -119,7 +120,7 @@ pub trait Channel {
     fn needs_polling(&self) -> bool;
 
     /// Asks for a command to be given up. True: it will never touch the device again and completes soon with
-    /// `COMMAND_ABORT_REQUESTED`, by [`Channel::poll`]. False: it is unknown, or too far along, and completes as usual.
+    /// `ABORTED_BY_REQUEST`, by [`Channel::poll`]. False: it is unknown, or too far along, and completes as usual.
     fn abort(&mut self, token: u64) -> bool {
         let _ = token;
         false

@@ -13,9 +13,14 @@
 
 mod wire;
 
+pub mod async_event;
 pub mod command;
 pub mod completion;
 pub mod fabrics;
+pub mod feature;
+pub mod identify;
+pub mod io;
+pub mod log_page;
 pub mod opcode;
 pub mod property;
 pub mod sgl;

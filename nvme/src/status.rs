@@ -198,7 +198,7 @@ macro_rules! statuses {
 
             /// The specification's words for the code, without flags; `None` when it is not known here.
             ///
-            /// Codes 80h to 84h of type 1 mean one thing in the NVM command set and another in Fabrics; these give
+            /// Codes 80h to 91h of type 1 may mean one thing in the NVM command set and another in Fabrics; these give
             /// the NVM words. [`Status::fabrics_words`] gives the other.
             #[must_use]
             pub const fn words(self) -> Option<&'static str> {
@@ -349,6 +349,12 @@ statuses! {
     INVALID_PROTECTION_INFORMATION = 1, 0x81, "Invalid Protection Information";
     WRITE_TO_READ_ONLY_RANGE = 1, 0x82, "Attempted Write to Read Only Range";
     COMMAND_SIZE_LIMIT_EXCEEDED = 1, 0x83, "Command Size Limit Exceeded";
+    INCOMPATIBLE_NAMESPACE_OR_FORMAT = 1, 0x85, "Incompatible Namespace or Format";
+    FAST_COPY_NOT_POSSIBLE = 1, 0x86, "Fast Copy Not Possible";
+    OVERLAPPING_IO_RANGE = 1, 0x87, "Overlapping I/O Range";
+    NAMESPACE_NOT_REACHABLE = 1, 0x88, "Namespace Not Reachable";
+    INVALID_ZONE_OPERATION_REQUEST = 1, 0xb6, "Invalid Zone Operation Request";
+    ZRWA_RESOURCES_UNAVAILABLE = 1, 0xb7, "ZRWA Resources Unavailable";
     ZONED_BOUNDARY_ERROR = 1, 0xb8, "Zoned Boundary Error";
     ZONE_IS_FULL = 1, 0xb9, "Zone Is Full";
     ZONE_IS_READ_ONLY = 1, 0xba, "Zone Is Read Only";

@@ -125,6 +125,21 @@ macro_rules! bit_fields {
     };
 }
 
+/// Puts text into an ASCII field padded with spaces (Base 1.4.2, "ASCII string"): characters that are not printable
+/// ASCII become `?`, what does not fit is cut.
+pub(crate) fn put_ascii(field: &mut [u8], text: &str) {
+    field.fill(b' ');
+    for (to, from) in field.iter_mut().zip(text.chars()) {
+        *to = if matches!(from, ' '..='~') { from as u8 } else { b'?' };
+    }
+}
+
+/// The text of an ASCII field without its padding of spaces or NULs; empty when it is not text.
+pub(crate) fn get_ascii(field: &[u8]) -> &str {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    core::str::from_utf8(&field[..end]).unwrap_or_default().trim_end_matches(' ')
+}
+
 pub(crate) use assert_layout;
 pub(crate) use bit_fields;
 pub(crate) use wire_enum;

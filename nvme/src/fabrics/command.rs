@@ -36,7 +36,7 @@ pub(super) use fabrics_command;
 pub(super) const FLAGS: u8 = DataPointerKind::SglContiguousMetadata.value() << 6;
 
 wire_enum! {
-    /// Size of a property in Property Get and Set (ATTRIB bits 2:0, Base 6.4 and 6.5).
+    /// Size of a property in Property Get and Set (ATTRIB bits 2:0, Base 6.5 and 6.6).
     pub enum PropertySize: u8 {
         Four = 0, "4 bytes";
         Eight = 1, "8 bytes";
@@ -51,7 +51,7 @@ impl PropertySize {
     }
 }
 
-/// Property Get command (Base 6.4), 64 bytes. The answer's DW0 and DW1 carry the value.
+/// Property Get command (Base 6.5), 64 bytes. The answer's DW0 and DW1 carry the value.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -109,7 +109,7 @@ impl PropertyGetCommand {
     }
 }
 
-/// Property Set command (Base 6.5), 64 bytes.
+/// Property Set command (Base 6.6), 64 bytes.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -236,7 +236,7 @@ impl AuthenticationCommand {
     }
 }
 
-/// Disconnect command (Base 6.6), 64 bytes: deletes the I/O queue that carries it.
+/// Disconnect command (Base 6.4), 64 bytes: deletes the I/O queue that carries it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]

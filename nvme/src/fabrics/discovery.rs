@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::nqn::{NQN_FIELD_BYTES, Nqn};
-use crate::wire::{assert_layout, bit_fields, wire_enum};
+use crate::wire::{assert_layout, bit_fields, get_ascii, put_ascii, wire_enum};
 
 /// TCP port registered for NVMe/TCP discovery.
 pub const DISCOVERY_PORT_TCP: u16 = 8009;
@@ -185,21 +185,21 @@ impl DiscoveryEntry {
         entry.cntlid = U16::new(super::ADMIN_CONTROLLER_DYNAMIC);
         entry.admin_queue_entries = U16::new(128);
         entry.subnqn = subnqn.to_field();
-        pad(&mut entry.service, &address.port().to_string());
-        pad(&mut entry.address, &address.ip().to_string());
+        put_ascii(&mut entry.service, &address.port().to_string());
+        put_ascii(&mut entry.address, &address.ip().to_string());
         entry
     }
 
     /// TRADDR without its padding; empty when it is not UTF-8.
     #[must_use]
     pub fn address_text(&self) -> &str {
-        unpad(&self.address)
+        get_ascii(&self.address)
     }
 
     /// TRSVCID without its padding; empty when it is not UTF-8.
     #[must_use]
     pub fn service_text(&self) -> &str {
-        unpad(&self.service)
+        get_ascii(&self.service)
     }
 
     /// The socket address of an entry of the TCP transport; `None` when it is another transport or malformed.
@@ -210,19 +210,6 @@ impl DiscoveryEntry {
         }
         Some(SocketAddr::new(self.address_text().parse().ok()?, self.service_text().parse().ok()?))
     }
-}
-
-/// Puts ASCII text into a field padded with spaces (Base 1.4.2), cutting what does not fit.
-fn pad(field: &mut [u8], text: &str) {
-    field.fill(b' ');
-    for (to, from) in field.iter_mut().zip(text.bytes()) {
-        *to = from;
-    }
-}
-
-fn unpad(field: &[u8]) -> &str {
-    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-    core::str::from_utf8(&field[..end]).unwrap_or_default().trim_end_matches(' ')
 }
 
 #[cfg(test)]
