@@ -85,7 +85,7 @@ impl ControllerList {
 
     /// The first 2,047 of `ids` (ascending) that are at least `from`: what Identify asks for.
     #[must_use]
-    pub fn from(from: u16, ids: impl IntoIterator<Item = u16>) -> Self {
+    pub fn starting_at(from: u16, ids: impl IntoIterator<Item = u16>) -> Self {
         let mut list = Self::new_zeroed();
         let mut count = 0;
         for (slot, id) in list.ids.iter_mut().zip(ids.into_iter().filter(|&id| id >= from)) {
@@ -148,7 +148,7 @@ mod tests {
     // Deleting this lets the controller list's count and content disagree.
     #[test]
     fn controller_lists_start_at_an_identifier() {
-        let list = ControllerList::from(2, [1, 2, 5]);
+        let list = ControllerList::starting_at(2, [1, 2, 5]);
         assert_eq!(list.as_bytes()[..8], [2, 0, 2, 0, 5, 0, 0, 0]);
         assert_eq!(list.iter().collect::<Vec<_>>(), [2, 5]);
         let lying = ControllerList { count: U16::new(0xffff), ..list };
