@@ -301,9 +301,9 @@ bit_fields! {
         flags {}
         fields {
             /// Controller Ready With Media Timeout (CRWMT), in units of 500 ms.
-            crwmt_500ms, with_crwmt_500ms: u16 = 0, 16;
+            with_media_500ms, with_with_media_500ms: u16 = 0, 16;
             /// Controller Ready Independent of Media Timeout (CRIMT), in units of 500 ms.
-            crimt_500ms, with_crimt_500ms: u16 = 16, 16;
+            independent_of_media_500ms, with_independent_of_media_500ms: u16 = 16, 16;
         }
     }
 }
