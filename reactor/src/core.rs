@@ -17,7 +17,9 @@
 //! that turn or the next one see it, and `keep_polling` is true while anything local is ready. A turn never
 //! blocks and never reads any clock but the backend's.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -110,6 +112,7 @@ pub(crate) struct Core {
     wait: Wait,
     now: Cell<Instant>,
     counters: Counters,
+    locals: RefCell<BTreeMap<u64, Rc<dyn Any>>>,
 }
 
 #[derive(Default)]
@@ -155,6 +158,7 @@ impl ReactorCore {
             wait: parts.wait,
             now: Cell::new(now),
             counters: Counters::default(),
+            locals: RefCell::default(),
         };
         ReactorCore { core: Rc::new(core) }
     }
@@ -192,6 +196,8 @@ impl Drop for ReactorCore {
         self.core.handle.inbox().close();
         self.core.executor.close();
         self.core.pollers.clear();
+        let locals = std::mem::take(&mut *self.core.locals.borrow_mut());
+        drop(locals);
         // Requests of dropped queues still go out or are called back by the backend's own end.
         self.core.backend.flush();
     }
@@ -283,6 +289,11 @@ impl Core {
     /// The buffers.
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Values stored under local keys.
+    pub(crate) fn locals(&self) -> &RefCell<BTreeMap<u64, Rc<dyn Any>>> {
+        &self.locals
     }
 
     /// The tasks.

@@ -19,6 +19,7 @@
 mod backend;
 mod core;
 pub mod disk;
+pub mod local;
 pub mod memory;
 pub mod message;
 pub mod net;
