@@ -1,0 +1,122 @@
+"""A sledge-target under test: started with a configuration, called over its socket, killed, stopped."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+
+ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+LAB = os.path.join(ROOT, "build", "lab")
+
+
+def free_port():
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def find_target(given):
+    """The program to test: the given one, or one that cargo builds first."""
+    if given:
+        path = os.path.realpath(given)
+        if not os.access(path, os.X_OK):
+            raise SystemExit(f"no program at {given}")
+        return path
+    built = subprocess.run([os.environ.get("CARGO", "cargo"), "build", "-q", "-p", "sledge-target",
+                            "--message-format=json"], cwd=ROOT, stdout=subprocess.PIPE, check=False)
+    programs = [m["executable"] for m in map(json.loads, built.stdout.splitlines())
+                if m.get("reason") == "compiler-artifact" and m.get("executable")
+                and m["target"]["name"] == "sledge-target"]
+    if built.returncode or not programs:
+        raise SystemExit("cargo build -p sledge-target failed")
+    return programs[-1]
+
+
+class Target:
+    """One target process at a time; `start` may follow `kill` any number of times."""
+
+    def __init__(self, program, configuration, folder, port, log):
+        self.program = find_target(program)
+        self.folder = folder
+        self.port = port
+        self.log = log
+        self.socket = os.path.join(folder, "rpc.sock")
+        self.process = None
+        self.configuration = os.path.join(folder, "configuration.json")
+        with open(self.configuration, "w", encoding="utf-8") as file:
+            json.dump(configuration, file, indent=2)
+        open(log, "wb").close()
+
+    def start(self):
+        """Starts the process and returns when it accepts connections (or, without a port, calls)."""
+        if self.process:
+            raise RuntimeError("the target runs already")
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen([self.program, "-c", self.configuration, "--rpc-socket", self.socket],
+                                            cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        end = time.monotonic() + 15
+        while not self._answers():
+            self.must_run()
+            if time.monotonic() > end:
+                raise RuntimeError("the target does not listen after 15 s")
+            time.sleep(0.05)
+
+    def _answers(self):
+        probe = socket.socket() if self.port else socket.socket(socket.AF_UNIX)
+        with probe:
+            return probe.connect_ex(("127.0.0.1", self.port) if self.port else self.socket) == 0
+
+    def must_run(self):
+        """Raises when the process has ended."""
+        if not self.process or self.process.poll() is not None:
+            raise RuntimeError(f"the target has ended with {self.process.returncode if self.process else 'nothing'}:\n"
+                               + self.tail(10))
+
+    def call(self, method, params=None):
+        """One JSON-RPC call; returns its result or raises with the target's message."""
+        request = {"jsonrpc": "2.0", "id": 1, "method": method}
+        if params:
+            request["params"] = params
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(20)
+            link.connect(self.socket)
+            link.sendall(json.dumps(request).encode())
+            text = b""
+            while True:
+                more = link.recv(65536)
+                text += more
+                try:
+                    answer = json.loads(text)
+                    break
+                except ValueError:
+                    if not more:
+                        raise RuntimeError(f"{method}: the target closed the connection") from None
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def kill(self):
+        """Ends the process as a crash would; nothing happens when none runs."""
+        if self.process:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def stop(self):
+        """Asks the process to end; raises unless it does with status 0 within 15 seconds."""
+        self.must_run()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError("the target still runs 15 s after SIGTERM") from None
+        self.process = None
+        if code:
+            raise RuntimeError(f"the target ended with {code}")
+
+    def tail(self, lines):
+        """The last lines of the log."""
+        with open(self.log, errors="replace", encoding="utf-8") as file:
+            return "".join(file.readlines()[-lines:])
