@@ -2,8 +2,10 @@
 import json
 import os
 import signal
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
@@ -42,7 +44,9 @@ class Target:
         self.folder = folder
         self.port = port
         self.log = log
-        self.socket = os.path.join(folder, "rpc.sock")
+        # A socket's path may have 107 characters only, so it is not below the checkout.
+        self.sockets = tempfile.mkdtemp(prefix="sledge-lab.")
+        self.socket = os.path.join(self.sockets, "rpc.sock")
         self.process = None
         self.configuration = os.path.join(folder, "configuration.json")
         with open(self.configuration, "w", encoding="utf-8") as file:
@@ -115,6 +119,11 @@ class Target:
         self.process = None
         if code:
             raise RuntimeError(f"the target ended with {code}")
+
+    def forget(self):
+        """Ends the process if it runs and removes its sockets."""
+        self.kill()
+        shutil.rmtree(self.sockets, ignore_errors=True)
 
     def tail(self, lines):
         """The last lines of the log."""
