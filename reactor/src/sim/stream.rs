@@ -39,9 +39,11 @@ impl Network {
         let mut left = length;
         for buffer in buffers {
             let piece = left.min(buffer.len());
-            for (to, from) in buffer.iter_mut().zip(endpoint.received.drain(..piece)) {
-                *to = from;
-            }
+            let (front, back) = endpoint.received.as_slices();
+            let from_front = piece.min(front.len());
+            buffer[..from_front].copy_from_slice(&front[..from_front]);
+            buffer[from_front..piece].copy_from_slice(&back[..piece - from_front]);
+            endpoint.received.drain(..piece);
             left -= piece;
         }
         clockwork.note("read", socket, length as u64);
