@@ -1,0 +1,147 @@
+//! The null device: reads give zeroes out of one shared region, writes are forgotten.
+//!
+//! It shows what everything above costs. Invariant: no command waits and no data is copied, but into buffers that
+//! the reader brings. Stateless, so it needs no gate.
+
+use std::sync::Arc;
+
+use sledge_nvme::Status;
+use sledge_nvme::io::{Channel, Geometry, IoCommand, IoCompletion, Operation, Submitted};
+use uuid::Uuid;
+
+use crate::command;
+use crate::device::{BlockDevice, Description, DeviceError, DeviceStatistics, check_shape};
+use crate::statistics::{ChannelCounters, DeviceCounters};
+use crate::zero::{ZERO_BYTES, Zeroes};
+
+/// Parameters of `bdev_null_create`.
+#[derive(Clone, Debug)]
+pub struct NullOptions {
+    /// Name.
+    pub name: String,
+    /// Identity; random when not given.
+    pub uuid: Option<Uuid>,
+    /// Size in blocks.
+    pub num_blocks: u64,
+    /// Bytes of a block: 512 or 4096.
+    pub block_size: u32,
+}
+
+/// A device of zeroes.
+pub struct NullDevice {
+    name: String,
+    uuid: Uuid,
+    geometry: Geometry,
+    counters: Arc<DeviceCounters>,
+}
+
+impl NullDevice {
+    /// Makes the device.
+    ///
+    /// # Errors
+    /// A parameter can't be.
+    pub fn new(options: NullOptions) -> Result<NullDevice, DeviceError> {
+        let NullOptions { name, uuid, num_blocks, block_size } = options;
+        check_shape(&name, num_blocks, block_size)?;
+        Ok(NullDevice {
+            name,
+            uuid: uuid.unwrap_or_else(Uuid::new_v4),
+            geometry: Geometry::new(num_blocks, block_size),
+            counters: Arc::default(),
+        })
+    }
+}
+
+impl BlockDevice for NullDevice {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    fn product(&self) -> &'static str {
+        "Null disk"
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn supports(&self, operation: Operation) -> bool {
+        !matches!(operation, Operation::Compare | Operation::CompareAndWrite)
+    }
+
+    fn volatile_write_cache(&self) -> bool {
+        false
+    }
+
+    fn open_channel(&self) -> Result<Box<dyn Channel>, DeviceError> {
+        let zeroes =
+            Zeroes::open().map_err(|source| DeviceError::Channel { name: self.name.clone(), source })?;
+        Ok(Box::new(NullChannel { geometry: self.geometry, zeroes, counters: self.counters.open() }))
+    }
+
+    fn description(&self) -> Description {
+        Description::Null {}
+    }
+
+    fn statistics(&self) -> DeviceStatistics {
+        self.counters.sum()
+    }
+}
+
+struct NullChannel {
+    geometry: Geometry,
+    zeroes: Zeroes,
+    counters: ChannelCounters,
+}
+
+impl NullChannel {
+    fn run(&self, io: &mut IoCommand) -> Result<(), Status> {
+        command::check(io, &self.geometry)?;
+        match io.operation {
+            Operation::Read => self.read(io),
+            Operation::Compare | Operation::CompareAndWrite => Err(Status::INVALID_OPCODE.do_not_retry()),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&self, io: &mut IoCommand) -> Result<(), Status> {
+        let (_, len) = command::byte_range(io, &self.geometry);
+        let len = len as usize;
+        if io.data.is_empty() {
+            io.data = self.zeroes.lend_all(len).ok_or(Status::INVALID_FIELD.do_not_retry())?;
+            return Ok(());
+        }
+        let mut filled = 0;
+        while filled < len {
+            let part = (len - filled).min(ZERO_BYTES);
+            if io.data.copy_from(filled, &self.zeroes.bytes()[..part]) != part {
+                return Err(Status::INVALID_FIELD.do_not_retry());
+            }
+            filled += part;
+        }
+        Ok(())
+    }
+}
+
+impl Channel for NullChannel {
+    fn submit(&mut self, mut io: IoCommand) -> Submitted {
+        let status = self.run(&mut io).err().unwrap_or(Status::SUCCESS);
+        let (_, bytes) = command::byte_range(&io, &self.geometry);
+        self.counters.count(io.operation, bytes, sledge_reactor::time::now(), status);
+        Submitted::Done(io.complete(status))
+    }
+
+    fn poll(&mut self, _done: &mut Vec<IoCompletion>) {}
+
+    fn outstanding(&self) -> usize {
+        0
+    }
+
+    fn needs_polling(&self) -> bool {
+        false
+    }
+}

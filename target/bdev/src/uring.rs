@@ -1,0 +1,141 @@
+//! The file device: blocks in a file or on a kernel block device, through the reactor's io_uring.
+//!
+//! Opened without the page cache where the file system can, so a completed write survives this process; what a
+//! power cut takes is decided by the disk's own cache, hence a real flush. Deallocate punches holes. [`task`] owns
+//! one command's steps, [`channel`] the queue and what commands wait for.
+
+mod channel;
+mod status;
+mod task;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sledge_nvme::io::{Channel, Geometry, Operation};
+use sledge_reactor::disk::{Disk, DiskOptions};
+use uuid::Uuid;
+
+use crate::device::{BlockDevice, Description, DeviceError, DeviceStatistics, check_shape};
+use crate::gate::Gate;
+use crate::statistics::DeviceCounters;
+use channel::UringChannel;
+
+/// Parameters of `bdev_uring_create`.
+#[derive(Clone, Debug)]
+pub struct UringOptions {
+    /// Name.
+    pub name: String,
+    /// File or block device.
+    pub filename: PathBuf,
+    /// Bytes of a block: 512 or 4096; the disk's own when not given.
+    pub block_size: Option<u32>,
+    /// Identity; random when not given. Give the same after a restart, or hosts take it for another disk.
+    pub uuid: Option<Uuid>,
+    /// Create the file, sparse, with this many bytes if it does not exist.
+    pub create_bytes: Option<u64>,
+}
+
+/// A device on a file or kernel block device.
+pub struct UringDevice {
+    name: String,
+    uuid: Uuid,
+    filename: PathBuf,
+    shared: Arc<Shared>,
+    counters: Arc<DeviceCounters>,
+}
+
+/// What all channels of a device use.
+struct Shared {
+    name: String,
+    disk: Disk,
+    geometry: Geometry,
+    gate: Gate,
+}
+
+impl UringDevice {
+    /// Opens the file. Blocks: call it from the management side.
+    ///
+    /// # Errors
+    /// The file can't be opened, or the block size is not the disk's or a multiple of it.
+    pub fn open(options: UringOptions) -> Result<UringDevice, DeviceError> {
+        let UringOptions { name, filename, block_size, uuid, create_bytes } = options;
+        // What is wrong with the name is said before a file is made.
+        check_shape(&name, 1, block_size.unwrap_or(512))?;
+        let disk = Disk::open(&filename, DiskOptions { read_only: false, create_bytes, direct: true })
+            .map_err(|source| DeviceError::Open { name: name.clone(), source })?;
+        let disk_block = disk.block_bytes();
+        let block_size = block_size.unwrap_or(disk_block.max(512));
+        if block_size < disk_block || !block_size.is_multiple_of(disk_block.max(1)) {
+            return Err(DeviceError::Parameter {
+                name,
+                parameter: "block_size",
+                problem: format!(
+                    "is {block_size}, but the disk has blocks of {disk_block} bytes: use {disk_block}"
+                ),
+            });
+        }
+        let blocks = disk.len_bytes() / u64::from(block_size);
+        if blocks == 0 {
+            return Err(DeviceError::Parameter {
+                name,
+                parameter: "filename",
+                problem: format!(
+                    "{} has {} bytes, less than one block: give it a size first (truncate -s 1G …)",
+                    filename.display(),
+                    disk.len_bytes()
+                ),
+            });
+        }
+        check_shape(&name, blocks, block_size)?;
+        let mut geometry = Geometry::new(blocks, block_size);
+        // File systems and disks work in pages, whatever the smallest block.
+        geometry.optimal_io_blocks = 4096 / block_size;
+        let shared = Arc::new(Shared { name: name.clone(), disk, geometry, gate: Gate::hashed() });
+        let uuid = uuid.unwrap_or_else(Uuid::new_v4);
+        Ok(UringDevice { name, uuid, filename, shared, counters: Arc::default() })
+    }
+}
+
+impl BlockDevice for UringDevice {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    fn product(&self) -> &'static str {
+        "URING bdev"
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.shared.geometry
+    }
+
+    fn supports(&self, _operation: Operation) -> bool {
+        true
+    }
+
+    fn volatile_write_cache(&self) -> bool {
+        true
+    }
+
+    fn deallocated_reads_zeroes(&self) -> bool {
+        !self.shared.disk.is_block_device()
+    }
+
+    fn open_channel(&self) -> Result<Box<dyn Channel>, DeviceError> {
+        let channel = UringChannel::open(self.shared.clone(), self.counters.open())
+            .map_err(|source| DeviceError::Channel { name: self.name.clone(), source })?;
+        Ok(Box::new(channel))
+    }
+
+    fn description(&self) -> Description {
+        Description::Uring { filename: self.filename.clone() }
+    }
+
+    fn statistics(&self) -> DeviceStatistics {
+        self.counters.sum()
+    }
+}
