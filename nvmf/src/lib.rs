@@ -2,4 +2,6 @@
 
 pub mod decoder;
 pub mod digest;
+pub mod host;
 pub mod pdu;
+pub mod target;

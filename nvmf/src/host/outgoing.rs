@@ -1,0 +1,151 @@
+//! What a queue has encoded and not yet sent: headers in staging memory, data by reference to the commands' slots.
+//!
+//! Invariant: the runs in order are the bytes of the stream; every data run names a slot that is held until it left.
+//! Nothing is allocated after creation; when there is no room, commands wait to be encoded.
+
+use super::slot::Slots;
+use crate::pdu::MAX_ENCODED_BYTES;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+/// Staging memory of one queue, in bytes.
+const STAGING_BYTES: usize = 64 * 1024;
+/// Most runs in the queue.
+const MAX_RUNS: usize = 1024;
+/// Most runs of one PDU: header, data, digest.
+const RUNS_PER_PDU: usize = 3;
+/// Most parts of one write.
+pub(super) const MAX_PARTS: usize = 64;
+
+/// A part of the stream.
+#[derive(Clone, Copy, Debug)]
+enum Run {
+    /// The next bytes of staging memory.
+    Staged { length: usize },
+    /// Bytes of a command's data.
+    Data { slot: u16, offset: usize, length: usize },
+}
+
+/// The send queue.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    staging: Box<[u8]>,
+    head: usize,
+    tail: usize,
+    runs: VecDeque<Run>,
+}
+
+impl Outgoing {
+    pub(super) fn new() -> Self {
+        Self {
+            staging: vec![0; STAGING_BYTES].into_boxed_slice(),
+            head: 0,
+            tail: 0,
+            runs: VecDeque::with_capacity(MAX_RUNS),
+        }
+    }
+
+    /// Forgets everything: the connection is gone.
+    pub(super) fn clear(&mut self) {
+        (self.head, self.tail) = (0, 0);
+        self.runs.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Makes room for one more PDU's header and digest; false when there is none.
+    pub(super) fn reserve(&mut self) -> bool {
+        if self.runs.len() + RUNS_PER_PDU > MAX_RUNS {
+            return false;
+        }
+        let wanted = MAX_ENCODED_BYTES + crate::digest::DIGEST_BYTES;
+        if self.staging.len() - self.tail >= wanted {
+            return true;
+        }
+        // Moving is worth it only when it frees much: at most one byte is moved for each one sent.
+        if self.head < self.staging.len() / 2 {
+            return false;
+        }
+        self.staging.copy_within(self.head..self.tail, 0);
+        (self.head, self.tail) = (0, self.tail - self.head);
+        true
+    }
+
+    /// Appends what `encode` writes (at most [`MAX_ENCODED_BYTES`]) and says how long it is.
+    pub(super) fn stage(&mut self, encode: impl FnOnce(&mut [u8]) -> usize) {
+        let length = encode(&mut self.staging[self.tail..]);
+        self.tail += length;
+        match self.runs.back_mut() {
+            Some(Run::Staged { length: last }) => *last += length,
+            _ => self.runs.push_back(Run::Staged { length }),
+        }
+    }
+
+    /// Appends a command's data. The caller counts it in the slot's `unsent`.
+    pub(super) fn refer(&mut self, slot: u16, offset: usize, length: usize) {
+        self.runs.push_back(Run::Data { slot, offset, length });
+    }
+
+    /// Lists the front of the stream for one write.
+    pub(super) fn gather<'a>(&'a self, slots: &'a Slots, parts: &mut [IoSlice<'a>; MAX_PARTS]) -> usize {
+        let mut count = 0;
+        let mut staged = self.head;
+        for run in &self.runs {
+            match *run {
+                Run::Staged { length } => {
+                    if count == MAX_PARTS {
+                        return count;
+                    }
+                    parts[count] = IoSlice::new(&self.staging[staged..staged + length]);
+                    staged += length;
+                    count += 1;
+                }
+                Run::Data { slot, offset, length } => {
+                    let (payload, base) = slots.payload_of(slot);
+                    let mut done = 0;
+                    while done < length {
+                        let bytes = payload.run(base + offset + done, length - done);
+                        if count == MAX_PARTS || bytes.is_empty() {
+                            return count;
+                        }
+                        parts[count] = IoSlice::new(bytes);
+                        done += bytes.len();
+                        count += 1;
+                    }
+                }
+            }
+        }
+        count
+    }
+
+    /// Takes `sent` bytes off the front and tells each slot whose data run ended with them.
+    pub(super) fn advance(&mut self, mut sent: usize, mut ended: impl FnMut(u16)) {
+        while let Some(run) = self.runs.front_mut() {
+            match run {
+                Run::Staged { length } => {
+                    let part = sent.min(*length);
+                    self.head += part;
+                    *length -= part;
+                    sent -= part;
+                    if *length > 0 {
+                        return;
+                    }
+                }
+                Run::Data { slot, offset, length } => {
+                    let part = sent.min(*length);
+                    *offset += part;
+                    *length -= part;
+                    sent -= part;
+                    if *length > 0 {
+                        return;
+                    }
+                    ended(*slot);
+                }
+            }
+            self.runs.pop_front();
+        }
+        (self.head, self.tail) = (0, 0);
+    }
+}
