@@ -22,18 +22,25 @@ mod registers;
 pub mod state;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests_admin;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests_changes;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests_features;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests_identify;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests_life;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests_log_pages;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests_support;
 
 use std::collections::{BTreeSet, VecDeque};

@@ -1,1 +1,151 @@
-//! Placeholder.
+//! Tests of the Admin commands as such: which there are, their data, Abort and Asynchronous Event Request.
+
+use sledge_nvme::fabrics::{
+    AuthenticationCommand, ConnectCommand, DisconnectCommand, PropertyGetCommand, PropertySetCommand,
+};
+use sledge_nvme::opcode::Admin;
+use sledge_nvme::property::{Configuration, Property};
+use sledge_nvme::sgl::Descriptor;
+use sledge_nvme::{Command, Status};
+
+use super::tests_support::{Fixture, event, subsystem, target};
+use super::{Action, CommandError, Controller, Outcome, Transfer};
+
+// Deleting this lets data be expected where none comes, or a reply be cut off.
+#[test]
+fn data_follows_from_the_command() {
+    let to_host = Transfer::ControllerToHost;
+    let from_host = Transfer::HostToController;
+    for (command, transfer) in [
+        (Command::identify(1, 0), to_host(4096)),
+        (Command::get_log_page(0x70, 0, 0, 1024), to_host(1024)),
+        (Command::get_log_page(2, 0, 8, 4), to_host(4)),
+        (Command::get_features(0x07, 0), Transfer::None),
+        (Command::get_features(0x0e, 0), to_host(8)),
+        (Command::get_features(0x0e, 0).with_select(2), to_host(8)),
+        (Command::get_features(0x0e, 0).with_select(3), Transfer::None),
+        (Command::get_features(0x16, 0), to_host(512)),
+        (Command::get_features(0x81, 0), to_host(16)),
+        (Command::set_features(0x0b, 0, 0), Transfer::None),
+        (Command::set_features(0x0e, 0, 0), from_host(8)),
+        (Command::set_features(0x16, 0, 0), from_host(512)),
+        (Command::set_features(0x81, 0, 1), from_host(16)),
+        (Command::keep_alive(), Transfer::None),
+        (Command::async_event_request(), Transfer::None),
+        (Command::abort(1, 2), Transfer::None),
+        (Command::new(0xc1, 0), Transfer::None),
+        (ConnectCommand::new(0, 32, 0).into(), from_host(1024)),
+        (PropertyGetCommand::new(Property::Cap).into(), Transfer::None),
+        (PropertySetCommand::new(Property::Cc, 0).into(), Transfer::None),
+        (DisconnectCommand::new().into(), Transfer::None),
+        (AuthenticationCommand::send(Descriptor::in_capsule(0, 24), 24).into(), from_host(24)),
+        (AuthenticationCommand::receive(Descriptor::transport(64), 64).into(), to_host(64)),
+    ] {
+        assert_eq!(Controller::transfer(&command), transfer, "{command:?}");
+    }
+    let mut huge = Command::get_log_page(2, 0, 0, 4);
+    huge.cdw10.set(0xffff_0002);
+    huge.cdw11.set(0xffff);
+    assert_eq!(Controller::transfer(&huge), to_host(u32::MAX));
+}
+
+// Deleting this lets commands that nobody implements succeed, or ones that discovery may not have.
+#[test]
+fn other_commands_are_invalid_opcodes() {
+    let invalid = Status::INVALID_OPCODE.do_not_retry();
+    let mut io = Fixture::ready(&[1]);
+    let mut discovery = Fixture::discovery(target([subsystem(&[1])]));
+    let permitted: Vec<u8> = [0x02, 0x06, 0x08, 0x09, 0x0a, 0x0c, 0x18, 0x7f].into_iter().collect();
+    for opcode in 0..=0xff {
+        if !permitted.contains(&opcode) {
+            assert_eq!(io.status(&Command::new(opcode, 1)), invalid, "{opcode:#x}");
+            assert_eq!(discovery.status(&Command::new(opcode, 0)), invalid, "{opcode:#x}");
+        }
+    }
+    assert_eq!(discovery.status(&Command::abort(0, 1)), invalid);
+    assert_eq!(io.status(&Command::new(Admin::FormatNvm.value(), 1)), invalid);
+    assert_eq!(discovery.read(&Command::keep_alive()).result, 0);
+}
+
+// Deleting this lets Fabrics commands on the Admin queue do what they must not, or properties be unreachable.
+#[test]
+fn fabrics_commands() {
+    let mut fixture = Fixture::connect(target([subsystem(&[1])]), false, 0);
+    assert_eq!(fixture.read(&PropertyGetCommand::new(Property::Vs).into()).result, 0x0002_0000);
+    let cap = fixture.read(&PropertyGetCommand::new(Property::Cap).into()).result;
+    assert_eq!(Ok(cap), fixture.controller.property_get(0, true));
+    assert_ne!(cap >> 32, 0);
+    let enable = u64::from(Configuration::ENABLE_NVM.bits());
+    fixture.read(&PropertySetCommand::new(Property::Cc, enable).into());
+    assert!(fixture.controller.is_ready());
+    for (command, status) in [
+        (ConnectCommand::new(0, 32, 0).into(), Status::COMMAND_SEQUENCE_ERROR),
+        (DisconnectCommand::new().into(), Status::INVALID_QUEUE_TYPE),
+        (AuthenticationCommand::send(Descriptor::transport(8), 8).into(), Status::INVALID_OPCODE),
+        (AuthenticationCommand::receive(Descriptor::transport(8), 8).into(), Status::INVALID_OPCODE),
+        (Command::new(0x7f, 0x33), Status::INVALID_OPCODE),
+        (PropertySetCommand::new(Property::Csts, 1).into(), Status::INVALID_FIELD),
+        (
+            PropertyGetCommand { attributes: 2, ..PropertyGetCommand::new(Property::Cc) }.into(),
+            Status::INVALID_FIELD,
+        ),
+        (
+            PropertySetCommand { attributes: 5, ..PropertySetCommand::new(Property::Cc, 0) }.into(),
+            Status::INVALID_FIELD,
+        ),
+    ] {
+        assert_eq!(fixture.status(&command), status.do_not_retry(), "{command:?}");
+    }
+    assert!(fixture.controller.is_ready());
+}
+
+// Deleting this lets an aborted request stay, be answered twice, or queues be searched that do not exist.
+#[test]
+fn abort_takes_back_requests_and_hands_over_the_rest() {
+    let mut fixture = Fixture::ready(&[1]);
+    assert_eq!(fixture.controller.queue_added(2), Ok(()));
+    assert_eq!((fixture.request_event(10), fixture.request_event(11)), (Outcome::Held, Outcome::Held));
+    assert_eq!(fixture.read(&Command::abort(0, 10)).result, 0);
+    let aborted = Action::CompleteHeld { cid: 10, result: 0, status: Status::ABORTED_BY_REQUEST };
+    assert_eq!(fixture.actions(), [aborted]);
+    assert_eq!(fixture.execute_with(&Command::abort(0, 10), &[]), Outcome::Abort { sqid: 0, cid: 10 });
+    assert_eq!(fixture.execute_with(&Command::abort(2, 7), &[]), Outcome::Abort { sqid: 2, cid: 7 });
+    assert_eq!(fixture.read(&Command::abort(1, 7)).result, 1);
+    assert_eq!(fixture.actions(), []);
+}
+
+// Deleting this lets a host hold more requests than AERL says, without bound.
+#[test]
+fn event_requests_have_a_limit() {
+    let mut fixture = Fixture::ready(&[1]);
+    for cid in 0..4 {
+        assert_eq!(fixture.request_event(cid), Outcome::Held);
+    }
+    assert_eq!(fixture.status(&Command::async_event_request()), Status::ASYNC_EVENT_REQUEST_LIMIT_EXCEEDED);
+    let mut changed = fixture.target.clone();
+    changed.subsystems = target([subsystem(&[1, 2])]).subsystems;
+    fixture.change(changed);
+    assert_eq!(fixture.actions(), [event(0, 0x0004_0002)]);
+    assert_eq!(fixture.request_event(9), Outcome::Held);
+}
+
+// Deleting this lets failed commands go without an entry, or their answer without the hint that there is one.
+#[test]
+fn a_failed_command_has_more_in_the_error_log() {
+    let mut fixture = Fixture::ready(&[1]);
+    let status = fixture.controller.command_failed(CommandError {
+        sqid: 1,
+        cid: 2,
+        status: Status::LBA_OUT_OF_RANGE.do_not_retry(),
+        parameter_error_location: Some(40),
+        lba: 5,
+        nsid: 1,
+        opcode: 2,
+    });
+    assert_eq!(status, Status::LBA_OUT_OF_RANGE.do_not_retry().more());
+    let log = fixture.read(&Command::get_log_page(1, 0, 0, 128));
+    assert_eq!((log.u64(0), log.u16(8), log.u16(10)), (1, 1, 2));
+    assert_eq!(log.u16(12), status.to_completion_field());
+    assert_eq!((log.u16(14), log.u64(16), log.u32(24)), (40, 5, 1));
+    assert_eq!((log.data[29], log.data[31], log.u64(64)), (3, 2, 0));
+}

@@ -1,0 +1,184 @@
+//! Commands of the admin queue: executed by the controller, which lives on this reactor.
+
+use sledge_nvme::command::BROADCAST_NSID;
+use sledge_nvme::opcode::{FABRICS, FabricsType};
+use sledge_nvme::{Command, Status};
+use sledge_reactor::memory::{self, Segments};
+
+use super::Connection;
+use super::fabrics::CONNECT_DATA_BYTES;
+use super::slot::Phase;
+use super::state::State;
+use crate::target::controller::{Controller, Outcome, Transfer};
+use crate::target::group::{GroupAction, Shared};
+
+/// Most bytes that the host sends or gets with an admin command.
+const MAX_ADMIN_DATA_BYTES: usize = 128 * 1024;
+
+impl Connection {
+    /// Which way a command's data goes, and how much there is.
+    ///
+    /// # Errors
+    /// What a command is answered with that must not be executed at all.
+    pub(super) fn transfer_of(&self, slot: u16, shared: &Shared) -> Result<Transfer, Status> {
+        let command = &self.slots.get(slot).command;
+        if command.data_pointer_kind() != Some(sledge_nvme::command::DataPointerKind::SglContiguousMetadata) {
+            // Fabrics commands always use SGLs (NVMe Base 2.0, 3.3.3.1, PSDT).
+            return Err(Status::INVALID_FIELD.do_not_retry());
+        }
+        if command.opcode == FABRICS {
+            let connects = command.fctype() == FabricsType::Connect.value();
+            if !connects && self.state != State::Live {
+                return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
+            }
+            return Ok(if connects {
+                Transfer::HostToController(CONNECT_DATA_BYTES)
+            } else {
+                Transfer::None
+            });
+        }
+        match (&self.queue, self.state) {
+            (Some(queue), State::Live) if queue.id == 0 => Ok(Controller::transfer(command)),
+            (Some(_), State::Live) => self.io_transfer_of(command, shared),
+            _ => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
+        }
+    }
+
+    /// Executes a command whose data, if any, has arrived.
+    pub(super) fn execute(&mut self, slot: u16, shared: &mut Shared) {
+        let entry = self.slots.get(slot);
+        if entry.aborted {
+            return self.refuse(slot, Status::ABORTED_BY_REQUEST, shared);
+        }
+        if entry.digest_failed {
+            return self.refuse(slot, Status::TRANSIENT_TRANSPORT_ERROR, shared);
+        }
+        if entry.command.opcode == FABRICS {
+            self.execute_fabrics(slot, shared);
+        } else if self.queue.as_ref().is_some_and(|queue| queue.id == 0) {
+            self.execute_admin(slot, shared);
+        } else {
+            self.execute_io(slot, shared);
+        }
+    }
+
+    fn execute_admin(&mut self, slot: u16, shared: &mut Shared) {
+        let command = self.slots.get(slot).command;
+        let reply_bytes = match Controller::transfer(&command) {
+            Transfer::ControllerToHost(bytes) => bytes as usize,
+            Transfer::HostToController(_) | Transfer::None => 0,
+        };
+        if reply_bytes > MAX_ADMIN_DATA_BYTES {
+            return self.respond(slot, Status::INVALID_FIELD.do_not_retry(), 0, shared);
+        }
+        let mut reply = None;
+        if reply_bytes > 0 {
+            let Some(mut buffer) = memory::allocate(reply_bytes) else {
+                // Admin commands with replies are rare and small; the host tries again.
+                return self.respond(slot, Status::COMMAND_INTERRUPTED, 0, shared);
+            };
+            buffer.truncate(reply_bytes);
+            buffer.fill(0);
+            reply = Some(buffer);
+        }
+        let now = shared.now;
+        let definition = shared.definition.clone();
+        let data = std::mem::take(&mut self.slots.get_mut(slot).data);
+        let input = data.iter().next().map_or(&[][..], |segment| segment.as_slice());
+        let outcome = match self.own_controller(shared) {
+            Ok(controller) => {
+                let output = reply.as_mut().map_or(&mut [][..], |buffer| &mut buffer[..]);
+                controller.execute(&command, input, output, &definition, now)
+            }
+            Err(status) => Outcome::Done { result: 0, status, reply_bytes: 0 },
+        };
+        match outcome {
+            Outcome::Done { result, status, reply_bytes } if status.is_success() => {
+                if let Some(mut buffer) = reply {
+                    buffer.truncate(reply_bytes);
+                    self.slots.get_mut(slot).data = Segments::from(buffer);
+                }
+                self.respond_with_data(slot, result, shared);
+            }
+            Outcome::Done { result, status, .. } => self.respond(slot, status, result, shared),
+            Outcome::Held => self.slots.get_mut(slot).phase = Phase::Held,
+            Outcome::Abort { sqid, cid } => self.abort_request(slot, sqid, cid, shared),
+        }
+        self.after_controller(shared);
+    }
+
+    /// Abort: on this queue at once, on an I/O queue by way of the group.
+    fn abort_request(&mut self, slot: u16, sqid: u16, cid: u16, shared: &mut Shared) {
+        let Some(queue) = &self.queue else { return };
+        if sqid == 0 {
+            let aborted = self.abort(cid, shared);
+            return self.respond(slot, Status::SUCCESS, u64::from(!aborted), shared);
+        }
+        let controller_id = queue.controller_id;
+        self.slots.get_mut(slot).phase = Phase::Executing;
+        self.executing += 1;
+        shared.actions.push_back(GroupAction::Abort { admin: self.key, slot, controller_id, sqid, cid });
+    }
+
+    /// The answer to an Abort that went to another queue: DW0 bit 0 is clear when the command was aborted.
+    pub fn abort_decided(&mut self, slot: u16, aborted: bool, shared: &mut Shared) {
+        self.respond(slot, Status::SUCCESS, u64::from(!aborted), shared);
+        self.executed(shared);
+    }
+
+    /// Aborts a command of this queue; true when it has been or will be answered as aborted.
+    pub fn abort(&mut self, cid: u16, shared: &mut Shared) -> bool {
+        let Some(slot) = self.slots.by_command_id(cid) else { return false };
+        let entry = self.slots.get_mut(slot);
+        match entry.phase {
+            Phase::Free | Phase::Responding => false,
+            Phase::Held => {
+                self.respond(slot, Status::ABORTED_BY_REQUEST, 0, shared);
+                true
+            }
+            // Its data is on its way and must find it; it is answered when all has come, and not executed.
+            Phase::AwaitingBuffer | Phase::Receiving => {
+                entry.aborted = true;
+                true
+            }
+            Phase::AwaitingPartner => {
+                self.refuse(slot, Status::ABORTED_BY_REQUEST, shared);
+                true
+            }
+            Phase::Executing => {
+                let channel = entry.channel;
+                channel != usize::MAX && shared.namespaces.abort(channel, self.token(slot))
+            }
+        }
+    }
+
+    /// An asynchronous event request is answered.
+    pub fn complete_held(&mut self, cid: u16, result: u64, status: Status, shared: &mut Shared) {
+        let held = self.slots.by_command_id(cid).filter(|slot| self.slots.get(*slot).phase == Phase::Held);
+        if let Some(slot) = held {
+            self.respond(slot, status, result, shared);
+        }
+    }
+
+    /// The controller of this admin queue.
+    pub(super) fn own_controller<'a>(&self, shared: &'a mut Shared) -> Result<&'a mut Controller, Status> {
+        let queue = self.queue.as_ref().ok_or(Status::COMMAND_SEQUENCE_ERROR.do_not_retry())?;
+        if queue.id != 0 {
+            // Properties are only reached by the admin queue (NVMe Base 2.0, 6.6).
+            return Err(Status::INVALID_QUEUE_TYPE.do_not_retry());
+        }
+        shared.controllers.get_mut(queue.controller_id).ok_or(Status::INTERNAL_ERROR)
+    }
+
+    /// Takes up what the controller wants done.
+    pub(super) fn after_controller(&mut self, shared: &mut Shared) {
+        if let Some(queue) = &self.queue {
+            let controller_id = queue.controller_id;
+            shared.collect_actions(controller_id);
+        }
+    }
+
+    pub(super) fn is_broadcast(command: &Command) -> bool {
+        command.nsid.get() == BROADCAST_NSID
+    }
+}

@@ -1,0 +1,202 @@
+//! Fabrics commands: Connect, Property Get and Set, Disconnect (NVMe Base 2.0, 6).
+
+use std::rc::Rc;
+
+use sledge_nvme::fabrics::{
+    ADMIN_CONTROLLER_DYNAMIC, ConnectCommand, ConnectData, InvalidParameter, Nqn, PropertyGetCommand,
+    PropertySetCommand, PropertySize,
+};
+use sledge_nvme::opcode::FabricsType;
+use sledge_nvme::{Command, Status};
+use zerocopy::FromBytes;
+
+use super::slot::Phase;
+use super::state::{Effect, Event, State};
+use super::{Connection, PendingConnect, Queue};
+use crate::target::controllers::{Admission, Granted, Refusal};
+use crate::target::definition::DISCOVERY_NQN;
+use crate::target::group::{GroupAction, Shared};
+
+/// Bytes of Connect data.
+pub(super) const CONNECT_DATA_BYTES: u32 = size_of::<ConnectData>() as u32;
+
+impl Connection {
+    /// Executes a Fabrics command whose data, if any, has arrived.
+    pub(super) fn execute_fabrics(&mut self, slot: u16, shared: &mut Shared) {
+        let command = self.slots.get(slot).command;
+        match FabricsType::from_value(command.fctype()) {
+            Some(FabricsType::Connect) => self.connect_request(slot, shared),
+            Some(FabricsType::PropertyGet) => self.property_get(slot, &command, shared),
+            Some(FabricsType::PropertySet) => self.property_set(slot, &command, shared),
+            Some(FabricsType::Disconnect) if self.queue.as_ref().is_some_and(|queue| queue.id != 0) => {
+                self.disconnecting = true;
+                self.respond(slot, Status::SUCCESS, 0, shared);
+            }
+            Some(FabricsType::Disconnect) => {
+                self.respond(slot, Status::INVALID_QUEUE_TYPE.do_not_retry(), 0, shared);
+            }
+            // Authentication is not required by any subsystem yet, and AUTHREQ says so.
+            Some(FabricsType::AuthenticationSend | FabricsType::AuthenticationReceive) | None => {
+                self.respond(slot, Status::INVALID_OPCODE.do_not_retry(), 0, shared);
+            }
+        }
+    }
+
+    fn connect_request(&mut self, slot: u16, shared: &mut Shared) {
+        if self.state != State::Initialized {
+            // A queue is connected once (NVMe Base 2.0, 6.3).
+            self.respond(slot, Status::COMMAND_SEQUENCE_ERROR.do_not_retry(), 0, shared);
+            return;
+        }
+        match self.check_connect(slot, shared) {
+            Err(refusal) => {
+                self.respond(slot, refusal.status, u64::from(refusal.result), shared);
+            }
+            Ok((admission, dynamic)) => {
+                self.handle(Event::ConnectRequest, shared);
+                self.slots.get_mut(slot).phase = Phase::Executing;
+                self.executing += 1;
+                if dynamic {
+                    shared.actions.push_back(GroupAction::CreateController { admission: admission.clone() });
+                } else {
+                    shared.actions.push_back(GroupAction::AdmitQueue { admission: admission.clone() });
+                }
+                self.connect = Some(PendingConnect { slot, admission });
+            }
+        }
+    }
+
+    /// Checks everything about a Connect that needs no controller; true when a controller is to be made.
+    fn check_connect(&self, slot: u16, shared: &Shared) -> Result<(Admission, bool), Refusal> {
+        let slot = self.slots.get(slot);
+        let connect = ConnectCommand::of(&slot.command);
+        let mut bytes = [0; CONNECT_DATA_BYTES as usize];
+        slot.data.copy_to(0, &mut bytes);
+        let data = ConnectData::read_from_bytes(&bytes[..])
+            .map_err(|_| Refusal::new(Status::SGL_DATA_LENGTH_INVALID))?;
+        if connect.record_format.get() != 0 {
+            return Err(Refusal::new(Status::CONNECT_INCOMPATIBLE_FORMAT));
+        }
+        let subsystem_nqn =
+            Nqn::from_field(&data.subnqn).map_err(|_| Refusal::parameter(InvalidParameter::SUBNQN))?;
+        let host_nqn =
+            Nqn::from_field(&data.hostnqn).map_err(|_| Refusal::parameter(InvalidParameter::HOSTNQN))?;
+        if data.host_id == [0; 16] {
+            return Err(Refusal::parameter(InvalidParameter::HOST_ID));
+        }
+        let entries = connect.entries();
+        if entries < 2 || entries > u32::from(shared.definition.transport.max_queue_depth) {
+            return Err(Refusal::parameter(InvalidParameter::SQSIZE));
+        }
+        let discovery = subsystem_nqn.as_str() == DISCOVERY_NQN;
+        if !discovery {
+            let subsystem = shared
+                .definition
+                .subsystems
+                .get(subsystem_nqn.as_str())
+                .filter(|subsystem| subsystem.listeners.iter().any(|l| l.address == self.listener))
+                .ok_or(Refusal::parameter(InvalidParameter::SUBNQN))?;
+            if !subsystem.allows_host(host_nqn.as_str()) {
+                tracing::warn!(host = host_nqn.as_str(), subsystem = subsystem_nqn.as_str(), peer = %self.peer,
+                    "host is not on the subsystem's list");
+                return Err(Refusal::new(Status::CONNECT_INVALID_HOST));
+            }
+        }
+        let controller_id = data.cntlid.get();
+        let dynamic = connect.qid.get() == 0;
+        if dynamic && controller_id != ADMIN_CONTROLLER_DYNAMIC {
+            // Controllers are made for each association; there are none to choose from (NVMe Base 2.0, 3.1.1).
+            return Err(Refusal::parameter(InvalidParameter::CNTLID));
+        }
+        if !dynamic && discovery {
+            return Err(Refusal::parameter(InvalidParameter::QID));
+        }
+        let admission = Admission {
+            controller_id,
+            queue_id: connect.qid.get(),
+            // At most `max_queue_depth`, which is 16 bits.
+            entries: entries as u16,
+            subsystem_nqn: subsystem_nqn.as_str().to_owned(),
+            host_nqn: host_nqn.as_str().to_owned(),
+            host_id: data.host_id,
+            keep_alive_ms: connect.keep_alive_timeout.get(),
+            flow_control_disabled: connect.connect_attributes().disable_flow_control(),
+            listener: self.listener,
+            local_address: self.stream.as_ref().and_then(|s| s.local_addr().ok()).unwrap_or(self.listener),
+            reactor: shared.this,
+            connection: self.key,
+        };
+        Ok((admission, dynamic))
+    }
+
+    /// The answer to a Connect that was being decided.
+    pub fn connect_decided(&mut self, decision: Result<Granted, Refusal>, shared: &mut Shared) {
+        let event = if decision.is_ok() { Event::ConnectGranted } else { Event::ConnectRefused };
+        let effect = self.state.next(event).1;
+        if !matches!(effect, Effect::Admit | Effect::Refuse) {
+            return;
+        }
+        let Some(PendingConnect { slot, admission }) = self.connect.take() else { return };
+        self.handle(event, shared);
+        self.executed(shared);
+        match decision {
+            Ok(granted) => {
+                let view = shared.namespaces.view(&admission.subsystem_nqn);
+                self.admit(&admission, granted, view);
+                self.respond(slot, Status::SUCCESS, u64::from(granted.controller_id), shared);
+            }
+            Err(refusal) => self.respond(slot, refusal.status, u64::from(refusal.result), shared),
+        }
+        self.resume(shared);
+    }
+
+    fn admit(
+        &mut self,
+        admission: &Admission,
+        granted: Granted,
+        view: Option<Rc<crate::target::namespace_table::SubsystemView>>,
+    ) {
+        self.slots.set_limit(admission.entries);
+        self.queue = Some(Queue {
+            id: admission.queue_id,
+            controller_id: granted.controller_id,
+            owner: granted.owner,
+            view,
+            subsystem_nqn: admission.subsystem_nqn.clone(),
+            host_nqn: admission.host_nqn.clone(),
+            entries: admission.entries,
+            flow_control_disabled: admission.flow_control_disabled,
+            // The Connect itself took the first entry.
+            sqhd: 1,
+        });
+    }
+
+    fn property_get(&mut self, slot: u16, command: &Command, shared: &mut Shared) {
+        let get = PropertyGetCommand::of(command);
+        let answer = match (self.own_controller(shared), get.size()) {
+            (Ok(controller), Some(size)) => {
+                controller.property_get(get.offset.get(), size == PropertySize::Eight)
+            }
+            (Err(status), _) => Err(status),
+            (_, None) => Err(Status::INVALID_FIELD.do_not_retry()),
+        };
+        match answer {
+            Ok(value) => self.respond(slot, Status::SUCCESS, value, shared),
+            Err(status) => self.respond(slot, status, 0, shared),
+        }
+    }
+
+    fn property_set(&mut self, slot: u16, command: &Command, shared: &mut Shared) {
+        let set = PropertySetCommand::of(command);
+        let now = shared.now;
+        let answer = match (self.own_controller(shared), set.size()) {
+            (Ok(controller), Some(size)) => {
+                controller.property_set(set.offset.get(), size == PropertySize::Eight, set.value.get(), now)
+            }
+            (Err(status), _) => Err(status),
+            (_, None) => Err(Status::INVALID_FIELD.do_not_retry()),
+        };
+        self.respond(slot, answer.err().unwrap_or(Status::SUCCESS), 0, shared);
+        self.after_controller(shared);
+    }
+}

@@ -1,0 +1,268 @@
+//! I/O commands: checks them, hands them to devices, answers them (NVM Command Set 1.0, 3).
+
+use sledge_nvme::command::{DatasetRange, Fuse, MAX_DATASET_RANGES};
+use sledge_nvme::io::{IoCommand, IoCompletion, Operation, Submitted};
+use sledge_nvme::opcode::Nvm;
+use sledge_nvme::{Command, Status};
+use sledge_reactor::memory::Segments;
+use zerocopy::FromBytes;
+
+use super::Connection;
+use super::slot::{FusedHalf, Phase};
+use crate::target::controller::Transfer;
+use crate::target::definition::AnaState;
+use crate::target::group::Shared;
+use crate::target::statistics::{self, ReactorCounters};
+
+const RANGE_BYTES: usize = size_of::<DatasetRange>();
+
+impl Connection {
+    /// The name of a slot's command at devices.
+    pub(super) fn token(&self, slot: u16) -> u64 {
+        u64::from(self.key) << 16 | u64::from(slot)
+    }
+
+    /// (connection, slot) of a token.
+    pub fn of_token(token: u64) -> (u32, u16) {
+        ((token >> 16) as u32, token as u16)
+    }
+
+    /// The channel of a command's namespace.
+    fn namespace_of(&self, command: &Command) -> Result<usize, Status> {
+        let view = self.queue.as_ref().and_then(|queue| queue.view.as_ref());
+        view.and_then(|view| view.channel(command.nsid.get()))
+            .ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.do_not_retry())
+    }
+
+    /// Which way an I/O command's data goes. The namespace gives the block size.
+    pub(super) fn io_transfer_of(&self, command: &Command, shared: &Shared) -> Result<Transfer, Status> {
+        let operation = match Nvm::from_value(command.opcode) {
+            Some(Nvm::Read) => Transfer::ControllerToHost(self.data_bytes(command, shared)?),
+            Some(Nvm::Write | Nvm::Compare) => Transfer::HostToController(self.data_bytes(command, shared)?),
+            Some(Nvm::DatasetManagement) => {
+                Transfer::HostToController((command.dataset_ranges() * RANGE_BYTES) as u32)
+            }
+            Some(Nvm::Flush | Nvm::WriteZeroes | Nvm::Verify) => Transfer::None,
+            _ => return Err(Status::INVALID_OPCODE.do_not_retry()),
+        };
+        match command.fuse() {
+            Some(Fuse::Normal) => Ok(operation),
+            Some(Fuse::First) if command.opcode == Nvm::Compare.value() => Ok(operation),
+            Some(Fuse::Second) if command.opcode == Nvm::Write.value() => Ok(operation),
+            _ => Err(Status::INVALID_FIELD.do_not_retry()),
+        }
+    }
+
+    fn data_bytes(&self, command: &Command, shared: &Shared) -> Result<u32, Status> {
+        let geometry = shared.namespaces.get(self.namespace_of(command)?).definition.geometry;
+        let bytes = u64::from(command.blocks()) * u64::from(geometry.block_bytes);
+        if bytes > u64::from(self.max_io_bytes) {
+            return Err(Status::INVALID_FIELD.do_not_retry());
+        }
+        geometry.check(command.slba(), u64::from(command.blocks()))?;
+        if command.prinfo() != 0 {
+            // No namespace has protection information to act on.
+            return Err(Status::INVALID_FIELD.do_not_retry());
+        }
+        Ok(bytes as u32)
+    }
+
+    /// Executes an I/O command whose data has arrived.
+    pub(super) fn execute_io(&mut self, slot: u16, shared: &mut Shared) {
+        let command = self.slots.get(slot).command;
+        if self.slots.get(slot).fused != FusedHalf::None {
+            return self.execute_fused(slot, shared);
+        }
+        let operation = match Nvm::from_value(command.opcode) {
+            Some(Nvm::Read) => Operation::Read,
+            Some(Nvm::Write) => Operation::Write,
+            Some(Nvm::Compare) => Operation::Compare,
+            Some(Nvm::Flush) => return self.flush_command(slot, &command, shared),
+            Some(Nvm::WriteZeroes) => Operation::WriteZeroes { deallocate: command.deallocate() },
+            Some(Nvm::Verify) => Operation::Verify,
+            Some(Nvm::DatasetManagement) => return self.dataset_management(slot, shared),
+            _ => return self.respond(slot, Status::INVALID_OPCODE.do_not_retry(), 0, shared),
+        };
+        let data = std::mem::take(&mut self.slots.get_mut(slot).data);
+        let (slba, blocks) = (command.slba(), command.blocks());
+        self.submit(slot, operation, slba, blocks, command.fua(), data, shared);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one I/O command")]
+    pub(super) fn submit(
+        &mut self,
+        slot: u16,
+        operation: Operation,
+        slba: u64,
+        blocks: u32,
+        fua: bool,
+        data: Segments,
+        shared: &mut Shared,
+    ) {
+        let channel = match self.namespace_of(&self.slots.get(slot).command) {
+            Ok(channel) => channel,
+            Err(status) => return self.refuse(slot, status, shared),
+        };
+        if let Some(status) = self.access_denied(channel, shared) {
+            return self.refuse(slot, status, shared);
+        }
+        let entry = self.slots.get_mut(slot);
+        entry.phase = Phase::Executing;
+        entry.channel = channel;
+        self.executing += 1;
+        let io = IoCommand { token: self.token(slot), operation, slba, blocks, fua, data };
+        if let Submitted::Done(completion) = shared.namespaces.submit(channel, io) {
+            self.completed(slot, completion, shared);
+        }
+    }
+
+    /// Whether the namespace's ANA state on this path forbids I/O.
+    fn access_denied(&self, channel: usize, shared: &Shared) -> Option<Status> {
+        let view = self.queue.as_ref()?.view.as_ref()?;
+        if !view.has_ana_states() {
+            return None;
+        }
+        let group = shared.namespaces.get(channel).definition.ana_group;
+        match view.ana_state(self.listener, group) {
+            AnaState::Optimized | AnaState::NonOptimized => None,
+            AnaState::Inaccessible => Some(Status::ANA_INACCESSIBLE),
+            AnaState::PersistentLoss => Some(Status::ANA_PERSISTENT_LOSS),
+            AnaState::Change => Some(Status::ANA_TRANSITION),
+        }
+    }
+
+    /// Flush of one namespace, or of all with the broadcast identifier, of which the first device is flushed here
+    /// and the rest one after another as each completes.
+    fn flush_command(&mut self, slot: u16, command: &Command, shared: &mut Shared) {
+        if Self::is_broadcast(command) {
+            return self.flush_next(slot, shared);
+        }
+        self.submit(slot, Operation::Flush, 0, 0, false, Segments::new(), shared);
+    }
+
+    fn flush_next(&mut self, slot: u16, shared: &mut Shared) {
+        let view = self.queue.as_ref().and_then(|queue| queue.view.as_ref());
+        let next = usize::from(self.slots.get(slot).next_range);
+        let Some(channel) = view.and_then(|view| view.all_channels().get(next).copied()) else {
+            return self.respond(slot, Status::SUCCESS, 0, shared);
+        };
+        let entry = self.slots.get_mut(slot);
+        entry.next_range += 1;
+        entry.phase = Phase::Executing;
+        entry.channel = channel;
+        self.executing += 1;
+        let io = IoCommand::new(self.token(slot), Operation::Flush, 0, 0);
+        if let Submitted::Done(completion) = shared.namespaces.submit(channel, io) {
+            self.completed(slot, completion, shared);
+        }
+    }
+
+    /// Dataset Management: every range is checked before the first is deallocated.
+    fn dataset_management(&mut self, slot: u16, shared: &mut Shared) {
+        let entry = self.slots.get(slot);
+        let command = entry.command;
+        if !command.dataset_deallocate() {
+            // The other attributes are hints.
+            return self.respond(slot, Status::SUCCESS, 0, shared);
+        }
+        let channel = match self.namespace_of(&command) {
+            Ok(channel) => channel,
+            Err(status) => return self.respond(slot, status, 0, shared),
+        };
+        let geometry = shared.namespaces.get(channel).definition.geometry;
+        let count = command.dataset_ranges().min(MAX_DATASET_RANGES);
+        for index in 0..count {
+            let range = self.dataset_range(slot, index);
+            if let Err(status) = geometry.check(range.slba.get(), u64::from(range.blocks.get())) {
+                return self.respond(slot, status, 0, shared);
+            }
+        }
+        self.deallocate_next(slot, shared);
+    }
+
+    fn dataset_range(&self, slot: u16, index: usize) -> DatasetRange {
+        let mut bytes = [0; RANGE_BYTES];
+        self.slots.get(slot).data.copy_to(index * RANGE_BYTES, &mut bytes);
+        // Any 16 bytes are a range.
+        DatasetRange::read_from_bytes(&bytes[..]).unwrap_or_default()
+    }
+
+    fn deallocate_next(&mut self, slot: u16, shared: &mut Shared) {
+        loop {
+            let entry = self.slots.get_mut(slot);
+            let index = usize::from(entry.next_range);
+            if index >= entry.command.dataset_ranges() {
+                entry.data = Segments::new();
+                return self.respond(slot, Status::SUCCESS, 0, shared);
+            }
+            entry.next_range += 1;
+            let range = self.dataset_range(slot, index);
+            let (slba, blocks) = (range.slba.get(), range.blocks.get());
+            if blocks > 0 {
+                return self.submit(
+                    slot,
+                    Operation::Deallocate,
+                    slba,
+                    blocks,
+                    false,
+                    Segments::new(),
+                    shared,
+                );
+            }
+        }
+    }
+
+    /// A device has completed a command.
+    pub fn completed(&mut self, slot: u16, completion: IoCompletion, shared: &mut Shared) {
+        let IoCompletion { status, data, .. } = completion;
+        let entry = self.slots.get_mut(slot);
+        debug_assert_eq!(entry.phase, Phase::Executing);
+        let opcode = Nvm::from_value(entry.command.opcode);
+        entry.phase = Phase::Receiving;
+        self.count(slot, opcode, status, shared);
+        if !self.state.open() {
+            let second = match self.slots.get(slot).fused {
+                FusedHalf::First(second) => second,
+                _ => None,
+            };
+            for index in [Some(slot), second].into_iter().flatten() {
+                self.slots.get_mut(index).phase = Phase::Responding;
+                self.slots.release(index);
+            }
+            return self.executed(shared);
+        }
+        self.executing -= 1;
+        if let FusedHalf::First(Some(second)) = self.slots.get(slot).fused {
+            return self.fused_completed(slot, second, status, shared);
+        }
+        match opcode {
+            Some(Nvm::Read) if status.is_success() => {
+                self.slots.get_mut(slot).data = data;
+                self.respond_with_data(slot, 0, shared);
+            }
+            Some(Nvm::DatasetManagement) if status.is_success() => self.deallocate_next(slot, shared),
+            Some(Nvm::Flush) if status.is_success() && Self::is_broadcast(&self.slots.get(slot).command) => {
+                self.flush_next(slot, shared);
+            }
+            _ => self.respond(slot, status, 0, shared),
+        }
+    }
+
+    fn count(&self, slot: u16, opcode: Option<Nvm>, status: Status, shared: &Shared) {
+        let Some(view) = self.queue.as_ref().and_then(|queue| queue.view.as_ref()) else { return };
+        let counters: &ReactorCounters = view.counters(shared.this);
+        let bytes = u64::from(self.slots.get(slot).bytes);
+        match opcode {
+            _ if status.type_value() == 2 => statistics::add(&counters.media_errors, 1),
+            Some(Nvm::Read | Nvm::Compare) if status.is_success() => {
+                statistics::add(&counters.read_commands, 1);
+                statistics::add(&counters.read_bytes, bytes);
+            }
+            Some(Nvm::Write) if status.is_success() => {
+                statistics::add(&counters.write_commands, 1);
+                statistics::add(&counters.written_bytes, bytes);
+            }
+            _ => {}
+        }
+    }
+}

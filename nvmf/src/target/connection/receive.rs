@@ -1,0 +1,317 @@
+//! From bytes to commands: receives, follows the decoder's events, gathers each command's data.
+//!
+//! Most data of large writes is received straight into the command's buffer; only what came along with a header
+//! is copied from the scratch. A connection whose next data has no buffer stops reading until there is one.
+
+use std::io::IoSliceMut;
+
+use sledge_nvme::sgl::Sgl;
+use sledge_nvme::{Command, Status};
+use sledge_reactor::memory::{self, Segments};
+
+use super::slot::Phase;
+use super::state::Event;
+use super::transmit::Outgoing;
+use super::{Arriving, Connection, State};
+use crate::decoder::{self, DataDigest, Limits};
+use crate::pdu::{DataHeader, FatalError, Framing, InitializeRequest, InitializeResponse};
+use crate::target::controller::Transfer;
+use crate::target::group::Shared;
+
+/// Bytes of the scratch that connections receive into.
+pub(crate) const SCRATCH_BYTES: usize = 256 * 1024;
+/// Receives that one connection may make in a turn before others get theirs.
+const RECEIVES_PER_TURN: usize = 4;
+
+/// Byte offsets of H2CData fields, for FEI (NVMe/TCP 1.0, 3.6.2.6).
+mod field {
+    pub const FLAGS: u32 = 1;
+    pub const COMMAND_ID: u32 = 8;
+    pub const TRANSFER_TAG: u32 = 10;
+    pub const OFFSET: u32 = 12;
+}
+
+impl Connection {
+    /// Receives what is there and acts on it; returns how many receives brought something.
+    pub fn receive(&mut self, shared: &mut Shared) -> u32 {
+        let mut scratch = std::mem::take(&mut shared.receive_scratch);
+        let mut work = 0;
+        while let Some(taken) = self.receive_once(&mut scratch, shared) {
+            work += 1;
+            if taken == 0 {
+                break;
+            }
+            if work as usize >= RECEIVES_PER_TURN {
+                shared.ready.push(self.key);
+                break;
+            }
+        }
+        shared.receive_scratch = scratch;
+        work
+    }
+
+    /// One receive; `None` when nothing came or nothing may be read now.
+    fn receive_once(&mut self, scratch: &mut [u8], shared: &mut Shared) -> Option<usize> {
+        if self.waiting_for_buffer || !(self.state.reads() || self.state == State::Terminating) {
+            return None;
+        }
+        let stream = self.stream.as_ref()?;
+        let wanted = self.decoder.data_remaining();
+        let mut direct: &mut [u8] = &mut [];
+        if let Arriving::Slot(slot) = self.arriving {
+            let slot = self.slots.get_mut(slot);
+            let from = slot.received as usize;
+            if let Some(data) = slot.data.iter_mut().next().and_then(|segment| segment.as_mut_slice()) {
+                direct = &mut data[from..from + wanted];
+            }
+        }
+        let direct_bytes = direct.len();
+        let mut slices = [IoSliceMut::new(direct), IoSliceMut::new(scratch)];
+        let slices = if direct_bytes == 0 { &mut slices[1..] } else { &mut slices[..] };
+        let received = match stream.try_read(slices) {
+            Ok(None) => return None,
+            Ok(Some(0)) => {
+                self.handle(Event::StreamEnded, shared);
+                return None;
+            }
+            Ok(Some(received)) => received,
+            Err(error) => {
+                tracing::debug!(peer = %self.peer, %error, "connection lost");
+                self.handle(Event::StreamEnded, shared);
+                return None;
+            }
+        };
+        if self.state == State::Terminating {
+            return Some(received);
+        }
+        let placed = received.min(direct_bytes);
+        if let (Arriving::Slot(slot), true) = (self.arriving, placed > 0) {
+            let slot = self.slots.get_mut(slot);
+            let from = slot.received as usize;
+            if let Some(segment) = slot.data.iter().next() {
+                self.decoder.data_received(&segment.as_slice()[from..from + placed]);
+            }
+            slot.received += placed as u32;
+        }
+        self.parse(&scratch[..received - placed], shared);
+        Some(received)
+    }
+
+    /// Looks again at input that had to wait.
+    pub fn resume(&mut self, shared: &mut Shared) {
+        if !self.waiting_for_buffer && self.state.reads() {
+            let stash = std::mem::take(&mut self.stash);
+            self.parse(&stash, shared);
+            // The socket may have become readable meanwhile, and its edge has been used up.
+            shared.ready.push(self.key);
+        }
+    }
+
+    fn parse(&mut self, mut input: &[u8], shared: &mut Shared) {
+        while self.state.reads() && !self.waiting_for_buffer {
+            match self.decoder.next(&mut input) {
+                Ok(Some(event)) => self.decoded(event, shared),
+                Ok(None) => return,
+                Err(error) => return self.protocol_error(error, shared),
+            }
+        }
+        if self.waiting_for_buffer || self.state == State::Connecting {
+            // At most one scratch full: nothing more is read until this has been looked at.
+            self.stash.extend_from_slice(input);
+        }
+    }
+
+    fn decoded(&mut self, event: decoder::Event<'_>, shared: &mut Shared) {
+        use decoder::Event as E;
+        match event {
+            E::InitializeRequest(request) => self.initialize(request, shared),
+            E::Command { command, in_capsule_length } => self.command(command, in_capsule_length, shared),
+            E::DataHeader(header) => self.data_header(header, shared),
+            E::Data(bytes) => self.data(bytes),
+            E::DataEnd(digest) => self.data_end(digest, shared),
+            E::Termination(termination) => {
+                tracing::warn!(peer = %self.peer, ?termination, "host terminated the connection");
+                self.handle(Event::StreamEnded, shared);
+            }
+            E::InitializeResponse(_) | E::Completion(_) | E::ReadyToTransfer(_) => {
+                unreachable!("the decoder of a target refuses PDUs that only hosts receive")
+            }
+        }
+    }
+
+    /// ICReq: settles digests and alignment (NVMe/TCP 1.0, 3.6.2.2 and 3.6.2.3).
+    fn initialize(&mut self, request: InitializeRequest, shared: &mut Shared) {
+        self.handle(Event::InitializeRequest, shared);
+        if self.state != State::Initialized {
+            return;
+        }
+        let transport = &shared.definition.transport;
+        let limits = Limits {
+            max_in_capsule: transport.in_capsule_data_bytes,
+            max_host_data: transport.max_h2c_data_bytes,
+        };
+        (self.header_digest, self.data_digest) = (request.header_digest, request.data_digest);
+        let agreed =
+            Framing { header_digest: self.header_digest, data_digest: self.data_digest, alignment: 0 };
+        self.decoder.initialized(agreed, limits);
+        self.transmit.push(Outgoing::InitializeResponse(InitializeResponse {
+            data_alignment: 0,
+            header_digest: self.header_digest,
+            data_digest: self.data_digest,
+            max_host_data: limits.max_host_data,
+        }));
+        // ICResp has no digest and no data, so the framing that follows it may be set already.
+        self.transmit.set_framing(Framing { alignment: request.data_alignment, ..agreed });
+        self.needs_flush(shared);
+    }
+
+    /// CapsuleCmd: takes a slot, and finds out where data comes from or goes to.
+    fn command(&mut self, command: Command, in_capsule: u32, shared: &mut Shared) {
+        self.traffic = true;
+        self.arriving = if in_capsule > 0 { Arriving::Discard } else { Arriving::Nothing };
+        if let Some(queue) = &mut self.queue {
+            queue.sqhd = if queue.sqhd + 1 >= queue.entries { 0 } else { queue.sqhd + 1 };
+        }
+        let Some(slot) = self.slots.take(command) else {
+            // More commands than the queue has entries: what follows can't be told apart from a runaway host.
+            return self.violation(FatalError::Sequence, 0, shared);
+        };
+        if let Err(status) = self.pair_fused(slot, shared) {
+            return self.refuse(slot, status, shared);
+        }
+        let transfer = match self.transfer_of(slot, shared) {
+            Ok(transfer) => transfer,
+            Err(status) => return self.refuse(slot, status, shared),
+        };
+        match transfer {
+            Transfer::None => self.execute(slot, shared),
+            Transfer::ControllerToHost(bytes) => match host_buffer(&command, bytes) {
+                Ok(()) => {
+                    self.slots.get_mut(slot).bytes = bytes;
+                    self.execute(slot, shared);
+                }
+                Err(status) => self.refuse(slot, status, shared),
+            },
+            Transfer::HostToController(0) => self.execute(slot, shared),
+            Transfer::HostToController(bytes) => match host_data(&command, bytes, in_capsule) {
+                Ok(by_transfer) => self.expect_data(slot, bytes, by_transfer, shared),
+                Err(status) => self.refuse(slot, status, shared),
+            },
+        }
+    }
+
+    /// Prepares to receive a command's data.
+    fn expect_data(&mut self, slot: u16, bytes: u32, by_transfer: bool, shared: &mut Shared) {
+        let entry = self.slots.get_mut(slot);
+        entry.expected = bytes;
+        entry.bytes = bytes;
+        entry.by_transfer = by_transfer;
+        if !by_transfer {
+            self.arriving = Arriving::Slot(slot);
+        }
+        // Those who already wait come first.
+        if !shared.waiting_for_buffers.is_empty() || !self.give_buffer(slot, shared) {
+            self.slots.get_mut(slot).phase = Phase::AwaitingBuffer;
+            self.waiting_for_buffer |= !by_transfer;
+            shared.waiting_for_buffers.push_back((self.key, slot));
+        }
+    }
+
+    /// Tries to give a command the buffer for its data; false when the pool is dry.
+    pub fn give_buffer(&mut self, slot: u16, shared: &mut Shared) -> bool {
+        let Some(entry) = self.slots.find(slot) else { return true };
+        let Some(mut buffer) = memory::allocate(entry.expected as usize) else { return false };
+        buffer.truncate(entry.expected as usize);
+        entry.data = Segments::from(buffer);
+        entry.phase = Phase::Receiving;
+        if entry.by_transfer {
+            self.transmit.push(Outgoing::ReadyToTransfer { slot });
+            self.needs_flush(shared);
+        }
+        true
+    }
+
+    /// A buffer has become free for a command that waited; false when it must go on waiting.
+    pub fn retry_buffer(&mut self, slot: u16, shared: &mut Shared) -> bool {
+        let waiting = self.slots.find(slot).is_some_and(|entry| entry.phase == Phase::AwaitingBuffer);
+        if !waiting {
+            return true;
+        }
+        if !self.give_buffer(slot, shared) {
+            return false;
+        }
+        if !self.slots.get(slot).by_transfer {
+            self.waiting_for_buffer = false;
+            self.resume(shared);
+        }
+        true
+    }
+
+    /// H2CData: checks it against the R2T that it answers.
+    fn data_header(&mut self, header: DataHeader, shared: &mut Shared) {
+        let Some(slot) = self.slots.find(header.transfer_tag) else {
+            return self.violation(FatalError::InvalidHeaderField, field::TRANSFER_TAG, shared);
+        };
+        if slot.phase != Phase::Receiving || !slot.by_transfer {
+            return self.violation(FatalError::InvalidHeaderField, field::TRANSFER_TAG, shared);
+        }
+        if slot.command.cid.get() != header.command_id {
+            return self.violation(FatalError::InvalidHeaderField, field::COMMAND_ID, shared);
+        }
+        let end = u64::from(header.offset) + u64::from(header.length);
+        if end > u64::from(slot.expected) {
+            return self.violation(FatalError::OutOfRange, 0, shared);
+        }
+        if header.offset != slot.received {
+            return self.violation(FatalError::InvalidHeaderField, field::OFFSET, shared);
+        }
+        if header.last != (end == u64::from(slot.expected)) {
+            return self.violation(FatalError::InvalidHeaderField, field::FLAGS, shared);
+        }
+        self.arriving = Arriving::Slot(header.transfer_tag);
+    }
+
+    fn data(&mut self, bytes: &[u8]) {
+        if let Arriving::Slot(slot) = self.arriving {
+            let slot = self.slots.get_mut(slot);
+            // Both the capsule's length and H2CData's range have been checked against what is expected.
+            slot.data.copy_from(slot.received as usize, bytes);
+            slot.received += bytes.len() as u32;
+        }
+    }
+
+    fn data_end(&mut self, digest: DataDigest, shared: &mut Shared) {
+        let arriving = std::mem::replace(&mut self.arriving, Arriving::Nothing);
+        let Arriving::Slot(slot) = arriving else { return };
+        let entry = self.slots.get_mut(slot);
+        if let DataDigest::Mismatch { received, computed } = digest {
+            tracing::warn!(peer = %self.peer, received, computed, "data digest error");
+            entry.digest_failed = true;
+        }
+        if entry.received == entry.expected {
+            self.execute(slot, shared);
+        }
+    }
+}
+
+/// Checks that the host's buffer takes `bytes`.
+fn host_buffer(command: &Command, bytes: u32) -> Result<(), Status> {
+    match command.dptr.decode() {
+        _ if bytes == 0 => Ok(()),
+        Sgl::Transport { length } if length >= bytes => Ok(()),
+        Sgl::Transport { .. } => Err(Status::SGL_DATA_LENGTH_INVALID.do_not_retry()),
+        _ => Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.do_not_retry()),
+    }
+}
+
+/// Checks that the host offers `bytes`; true when an R2T has to ask for them.
+fn host_data(command: &Command, bytes: u32, in_capsule: u32) -> Result<bool, Status> {
+    match command.dptr.decode() {
+        // Data starts where the capsule's data starts: ICDOFF is 0 and Sledge reports no other offsets.
+        Sgl::InCapsule { offset, .. } if offset != 0 => Err(Status::SGL_OFFSET_INVALID.do_not_retry()),
+        Sgl::InCapsule { length, .. } if length == bytes && in_capsule == bytes => Ok(false),
+        Sgl::Transport { length } if length == bytes && in_capsule == 0 => Ok(true),
+        Sgl::InCapsule { .. } | Sgl::Transport { .. } => Err(Status::SGL_DATA_LENGTH_INVALID.do_not_retry()),
+        _ => Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.do_not_retry()),
+    }
+}

@@ -1,0 +1,280 @@
+//! What one connection has to send: a queue of PDUs, written in few large vectored writes.
+//!
+//! Only descriptions are queued. Headers are built into the reactor's scratch when they are about to leave, and
+//! data goes from where it lies, so a device's lent memory reaches the socket without a copy. Invariant: bytes
+//! leave in the order of the queue, and a PDU that left in part is rebuilt the same and continued. Memory lent
+//! by a device is held over a turn only when there is no buffer to copy it to, so a host that does not read
+//! can't hold up others' writes.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use sledge_nvme::Completion;
+use sledge_reactor::memory::{self, Segment, Segments};
+use sledge_reactor::net::TcpStream;
+
+use super::slot::SlotTable;
+use crate::digest::digest_of;
+use crate::pdu::{
+    self, DataHeader, DataKind, Framing, InitializeResponse, MAX_ENCODED_BYTES, ProtocolError,
+    ReadyToTransfer,
+};
+
+/// Most PDUs that one write carries.
+const BATCH: usize = 64;
+/// Most pieces of memory that one write carries (the kernel takes 1,024).
+const MAX_SLICES: usize = 256;
+/// Bytes of scratch that [`TransmitQueue::flush`] needs.
+pub(crate) const SCRATCH_BYTES: usize = BATCH * (MAX_ENCODED_BYTES + 4);
+
+/// One PDU to send.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// ICResp.
+    InitializeResponse(InitializeResponse),
+    /// C2HTermReq.
+    Termination(Box<ProtocolError>),
+    /// R2T for all of a command's data.
+    ReadyToTransfer {
+        /// The command; its index is the transfer tag.
+        slot: u16,
+    },
+    /// C2HData with all of a slot's data.
+    Data {
+        /// The command.
+        slot: u16,
+        /// SUCCESS: no response follows, and the slot is free once this has left.
+        success: bool,
+        /// Data digest, if they are in force.
+        digest: u32,
+    },
+    /// CapsuleResp; the slot is free once it has left.
+    Response {
+        /// The command.
+        slot: u16,
+        /// Its completion.
+        completion: Completion,
+    },
+}
+
+/// What a flush did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Everything has left.
+    All,
+    /// The socket takes no more for now.
+    Blocked,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(crate) struct TransmitQueue {
+    queue: VecDeque<Outgoing>,
+    /// Bytes of the first PDU that have left.
+    sent: usize,
+    framing: Framing,
+}
+
+/// Where one PDU's parts lie in the scratch.
+#[derive(Clone, Copy, Default)]
+struct Encoded {
+    header_end: usize,
+    end: usize,
+    total: usize,
+}
+
+impl TransmitQueue {
+    /// Sets digests and alignment, as negotiated, for what is sent from now on.
+    pub fn set_framing(&mut self, framing: Framing) {
+        self.framing = framing;
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Drops everything; only when the socket is closed.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.sent = 0;
+    }
+
+    /// Adds a PDU that carries no data.
+    pub fn push(&mut self, outgoing: Outgoing) {
+        self.queue.push_back(outgoing);
+    }
+
+    /// Adds C2HData with all of `data`, which is the slot's.
+    pub fn push_data(&mut self, slot: u16, data: &Segments, success: bool) {
+        let digest = if self.framing.data_digest { digest_of(data.iter().map(Segment::as_slice)) } else { 0 };
+        self.queue.push_back(Outgoing::Data { slot, success, digest });
+    }
+
+    /// Sends until nothing is left or the socket takes no more. Frees the slots of what has left.
+    ///
+    /// # Errors
+    /// The socket's; the connection is then lost.
+    pub fn flush(
+        &mut self,
+        stream: &TcpStream,
+        slots: &mut SlotTable,
+        scratch: &mut [u8],
+    ) -> io::Result<Flushed> {
+        while !self.queue.is_empty() {
+            let mut encoded = [Encoded::default(); BATCH];
+            let count = self.encode(slots, scratch, &mut encoded);
+            let (written, wanted) = self.write(stream, slots, scratch, &encoded[..count])?;
+            let Some(written) = written else {
+                self.keep_lent_memory_no_longer(slots);
+                return Ok(Flushed::Blocked);
+            };
+            self.consume(written, slots, &encoded[..count]);
+            if written < wanted {
+                // Most likely full; the next write would say so, and readiness is edge-triggered, so ask it.
+                continue;
+            }
+        }
+        Ok(Flushed::All)
+    }
+
+    /// Builds the headers of the first PDUs; returns how many.
+    fn encode(&self, slots: &SlotTable, scratch: &mut [u8], encoded: &mut [Encoded; BATCH]) -> usize {
+        let mut at = 0;
+        let mut slices = 1;
+        let mut count = 0;
+        for outgoing in self.queue.iter().take(BATCH) {
+            let needed = match outgoing {
+                Outgoing::Data { slot, .. } => slots.get(*slot).data.iter().count() + 1,
+                _ => 0,
+            };
+            if slices + needed > MAX_SLICES {
+                break;
+            }
+            slices += needed;
+            let start = at;
+            let mut data_bytes = 0;
+            at += self.encode_header(outgoing, slots, &mut scratch[at..]);
+            let header_end = at;
+            if let Outgoing::Data { slot, digest, .. } = outgoing {
+                data_bytes = slots.get(*slot).data.len_bytes();
+                if self.framing.data_digest {
+                    at += pdu::encode_data_digest(&mut scratch[at..], *digest);
+                }
+            }
+            encoded[count] = Encoded { header_end, end: at, total: at - start + data_bytes };
+            count += 1;
+        }
+        count
+    }
+
+    fn encode_header(&self, outgoing: &Outgoing, slots: &SlotTable, out: &mut [u8]) -> usize {
+        match outgoing {
+            Outgoing::InitializeResponse(response) => pdu::encode_initialize_response(out, response),
+            Outgoing::Termination(error) => pdu::encode_termination(out, false, error),
+            Outgoing::ReadyToTransfer { slot } => {
+                let waiting = slots.get(*slot);
+                let ready = ReadyToTransfer {
+                    command_id: waiting.command.cid.get(),
+                    transfer_tag: *slot,
+                    offset: 0,
+                    length: waiting.expected,
+                };
+                pdu::encode_ready_to_transfer(out, &ready, &self.framing)
+            }
+            Outgoing::Data { slot, success, .. } => {
+                let reading = slots.get(*slot);
+                let header = DataHeader {
+                    kind: DataKind::ControllerToHost,
+                    command_id: reading.command.cid.get(),
+                    transfer_tag: 0,
+                    offset: 0,
+                    // Transfers are bounded by MDTS, far below 4 GiB.
+                    length: reading.data.len_bytes() as u32,
+                    last: true,
+                    success: *success,
+                };
+                pdu::encode_data_header(out, &header, &self.framing)
+            }
+            Outgoing::Response { completion, .. } => {
+                pdu::encode_capsule_response(out, completion, &self.framing)
+            }
+        }
+    }
+
+    /// One vectored write of what `encoded` describes: (bytes written, bytes offered).
+    fn write(
+        &self,
+        stream: &TcpStream,
+        slots: &SlotTable,
+        scratch: &[u8],
+        encoded: &[Encoded],
+    ) -> io::Result<(Option<usize>, usize)> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut count = 0;
+        let mut wanted = 0;
+        let mut skip = self.sent;
+        let mut push = |bytes| {
+            let bytes: &[u8] = bytes;
+            if skip >= bytes.len() {
+                skip -= bytes.len();
+            } else {
+                slices[count] = IoSlice::new(&bytes[skip..]);
+                wanted += bytes.len() - skip;
+                skip = 0;
+                count += 1;
+            }
+        };
+        // Headers that lie side by side, and a digest with the header after it, leave as one piece.
+        let mut run = 0;
+        for (outgoing, place) in self.queue.iter().zip(encoded) {
+            if let Outgoing::Data { slot, .. } = outgoing {
+                push(&scratch[run..place.header_end]);
+                for segment in slots.get(*slot).data.iter() {
+                    push(segment.as_slice());
+                }
+                run = place.header_end;
+            }
+        }
+        if let Some(last) = encoded.last() {
+            push(&scratch[run..last.end]);
+        }
+        let written = stream.try_write(&slices[..count])?;
+        Ok((written, wanted))
+    }
+
+    /// Takes what has left off the queue.
+    fn consume(&mut self, written: usize, slots: &mut SlotTable, encoded: &[Encoded]) {
+        self.sent += written;
+        for place in encoded {
+            if self.sent < place.total {
+                return;
+            }
+            self.sent -= place.total;
+            match self.queue.pop_front() {
+                Some(Outgoing::Data { slot, success: true, .. } | Outgoing::Response { slot, .. }) => {
+                    slots.release(slot);
+                }
+                Some(Outgoing::Data { slot, .. }) => slots.get_mut(slot).data = Segments::new(),
+                Some(_) => {}
+                None => unreachable!("more PDUs were encoded than are queued"),
+            }
+        }
+    }
+
+    /// Copies lent memory that must wait to buffers, and gives it back to its device.
+    fn keep_lent_memory_no_longer(&mut self, slots: &mut SlotTable) {
+        for outgoing in &self.queue {
+            let Outgoing::Data { slot, .. } = outgoing else { continue };
+            let data = &mut slots.get_mut(*slot).data;
+            if !data.iter().any(|segment| matches!(segment, Segment::Lent(_))) {
+                continue;
+            }
+            // Without a buffer the memory stays lent; the next attempt to send tries again.
+            let Some(mut copy) = memory::allocate(data.len_bytes()) else { continue };
+            copy.truncate(data.len_bytes());
+            data.copy_to(0, &mut copy);
+            *data = Segments::from(copy);
+        }
+    }
+}

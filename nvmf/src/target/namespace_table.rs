@@ -1,0 +1,226 @@
+//! One reactor's channels to the devices behind namespaces, and which subsystem shows which.
+//!
+//! Invariant: a channel is in at most one subsystem's view; a command is submitted only through a view; a channel
+//! that has left its view is polled until its last command is back and then dropped. Called by the poll group.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sledge_nvme::Status;
+use sledge_nvme::io::{Channel, IoCommand, IoCompletion, Operation, Submitted};
+
+use super::definition::{AnaState, NamespaceDefinition, SubsystemDefinition, TargetDefinition};
+use super::statistics::{ReactorCounters, SubsystemStatistics};
+
+/// What a reactor knows of one subsystem; connections hold it.
+#[derive(Debug)]
+pub(crate) struct SubsystemView {
+    definition: RefCell<Arc<SubsystemDefinition>>,
+    /// (namespace identifier, channel), ascending.
+    channels: RefCell<Vec<(u32, usize)>>,
+    statistics: Arc<SubsystemStatistics>,
+    /// Whether any listener has ANA states other than optimized: if not, commands need no check.
+    has_ana_states: Cell<bool>,
+}
+
+impl SubsystemView {
+    /// The counters that reactor `reactor` adds to.
+    pub fn counters(&self, reactor: u32) -> &ReactorCounters {
+        self.statistics.of_reactor(reactor)
+    }
+
+    /// Whether some path is other than optimized.
+    pub fn has_ana_states(&self) -> bool {
+        self.has_ana_states.get()
+    }
+
+    /// The ANA state of a group for those who came in through `listener`.
+    pub fn ana_state(&self, listener: SocketAddr, group: u32) -> AnaState {
+        self.definition.borrow().ana_state(listener, group)
+    }
+
+    /// The channel of a namespace, if it is active.
+    pub fn channel(&self, nsid: u32) -> Option<usize> {
+        let channels = self.channels.borrow();
+        channels.binary_search_by_key(&nsid, |entry| entry.0).ok().map(|at| channels[at].1)
+    }
+
+    /// Every active namespace's channel.
+    pub fn all_channels(&self) -> Vec<usize> {
+        self.channels.borrow().iter().map(|entry| entry.1).collect()
+    }
+}
+
+/// A channel with what is needed to use it.
+pub(crate) struct OpenNamespace {
+    /// The namespace it was opened for.
+    pub definition: NamespaceDefinition,
+    channel: Box<dyn Channel>,
+    retired: bool,
+}
+
+/// All channels of one reactor.
+#[derive(Default)]
+pub(crate) struct NamespaceTable {
+    open: Vec<Option<OpenNamespace>>,
+    views: BTreeMap<String, Rc<SubsystemView>>,
+}
+
+impl NamespaceTable {
+    /// Opens the channels that `target` needs and that are not open yet. They are not in any view before
+    /// [`NamespaceTable::commit`].
+    ///
+    /// # Errors
+    /// The device and the reason, of the first that can't be opened; those opened before it stay until
+    /// [`NamespaceTable::commit`] with a definition that lacks them.
+    pub fn prepare(&mut self, target: &TargetDefinition) -> Result<(), (String, String)> {
+        for namespace in namespaces(target) {
+            if self.by_instance(namespace.instance).is_some() {
+                continue;
+            }
+            let channel = (namespace.open_channel)().map_err(|e| (namespace.device_name.clone(), e))?;
+            let entry = OpenNamespace { definition: namespace.clone(), channel, retired: false };
+            match self.open.iter().position(Option::is_none) {
+                Some(at) => self.open[at] = Some(entry),
+                None => self.open.push(Some(entry)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the views those of `target`, and retires the channels that it lacks.
+    pub fn commit(&mut self, target: &TargetDefinition) {
+        self.views.retain(|nqn, view| {
+            let keep = target.subsystems.contains_key(nqn);
+            if !keep {
+                view.channels.borrow_mut().clear();
+            }
+            keep
+        });
+        for (nqn, subsystem) in &target.subsystems {
+            let channels: Vec<(u32, usize)> = subsystem
+                .namespaces
+                .values()
+                .filter_map(|namespace| Some((namespace.nsid, self.by_instance(namespace.instance)?)))
+                .collect();
+            for ((_, channel), namespace) in channels.iter().zip(subsystem.namespaces.values()) {
+                if let Some(open) = &mut self.open[*channel] {
+                    open.definition = namespace.clone();
+                }
+            }
+            let has_ana_states = subsystem.listeners.iter().any(|listener| !listener.ana_states.is_empty());
+            match self.views.get(nqn) {
+                Some(view) => {
+                    view.has_ana_states.set(has_ana_states);
+                    *view.definition.borrow_mut() = subsystem.clone();
+                    *view.channels.borrow_mut() = channels;
+                }
+                None => {
+                    let view = SubsystemView {
+                        definition: RefCell::new(subsystem.clone()),
+                        channels: RefCell::new(channels),
+                        statistics: subsystem.statistics.clone(),
+                        has_ana_states: Cell::new(has_ana_states),
+                    };
+                    self.views.insert(nqn.clone(), Rc::new(view));
+                }
+            }
+        }
+        for entry in &mut self.open {
+            if let Some(open) = entry {
+                open.retired = !namespaces(target).any(|wanted| wanted.instance == open.definition.instance);
+            }
+        }
+        self.drop_drained();
+    }
+
+    /// The view of a subsystem.
+    pub fn view(&self, nqn: &str) -> Option<Rc<SubsystemView>> {
+        self.views.get(nqn).cloned()
+    }
+
+    /// The namespace behind a channel that a view named.
+    pub fn get(&self, channel: usize) -> &OpenNamespace {
+        match self.open.get(channel) {
+            Some(Some(open)) => open,
+            _ => unreachable!("views name only open channels"),
+        }
+    }
+
+    /// Hands a command to a device, after checking the range against the namespace.
+    pub fn submit(&mut self, channel: usize, io: IoCommand) -> Submitted {
+        match self.open.get_mut(channel) {
+            Some(Some(open)) => match open.definition.geometry.check(io.slba, u64::from(io.blocks)) {
+                Err(status) if io.operation != Operation::Flush => Submitted::Done(io.complete(status)),
+                _ => open.channel.submit(io),
+            },
+            _ => Submitted::Done(io.complete(Status::INVALID_NAMESPACE_OR_FORMAT.do_not_retry())),
+        }
+    }
+
+    /// Asks a device to give a command up; true when it will come back as aborted.
+    pub fn abort(&mut self, channel: usize, token: u64) -> bool {
+        match self.open.get_mut(channel) {
+            Some(Some(open)) => open.channel.abort(token),
+            _ => false,
+        }
+    }
+
+    /// Collects completions of all channels; drops those that are retired and drained.
+    pub fn poll(&mut self, done: &mut Vec<IoCompletion>) {
+        let mut drained = false;
+        for open in self.open.iter_mut().flatten() {
+            if open.channel.outstanding() > 0 {
+                open.channel.poll(done);
+            }
+            drained |= open.retired && open.channel.outstanding() == 0;
+        }
+        if drained {
+            self.drop_drained();
+        }
+    }
+
+    /// Whether some channel makes progress only when polled.
+    pub fn needs_polling(&self) -> bool {
+        self.open.iter().flatten().any(|open| open.channel.needs_polling())
+    }
+
+    /// Channels that have left their view and still have commands.
+    pub fn retired(&self) -> usize {
+        self.open.iter().flatten().filter(|open| open.retired).count()
+    }
+
+    /// Commands at devices.
+    pub fn outstanding(&self) -> usize {
+        self.open.iter().flatten().map(|open| open.channel.outstanding()).sum()
+    }
+
+    /// Every channel that is in a view and whose device has a volatile write cache.
+    pub fn cached(&self) -> Vec<usize> {
+        let caches = |entry: &Option<OpenNamespace>| {
+            entry.as_ref().is_some_and(|open| !open.retired && open.definition.volatile_write_cache)
+        };
+        (0..self.open.len()).filter(|at| caches(&self.open[*at])).collect()
+    }
+
+    fn drop_drained(&mut self) {
+        for entry in &mut self.open {
+            if entry.as_ref().is_some_and(|open| open.retired && open.channel.outstanding() == 0) {
+                *entry = None;
+            }
+        }
+    }
+
+    fn by_instance(&self, instance: u64) -> Option<usize> {
+        self.open
+            .iter()
+            .position(|entry| entry.as_ref().is_some_and(|open| open.definition.instance == instance))
+    }
+}
+
+fn namespaces(target: &TargetDefinition) -> impl Iterator<Item = &NamespaceDefinition> {
+    target.subsystems.values().flat_map(|subsystem| subsystem.namespaces.values())
+}
