@@ -182,6 +182,11 @@ impl ReactorCore {
         &self.core.handle
     }
 
+    /// When the latest turn began.
+    pub(crate) fn now(&self) -> Instant {
+        self.core.now.get()
+    }
+
     /// Turns taken so far.
     #[cfg(test)]
     pub(crate) fn turns(&self) -> u64 {

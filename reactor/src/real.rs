@@ -1,11 +1,19 @@
-//! The real world: the kernel's clock, sockets and disks.
+//! The real world: the kernel's clock, sockets and disks, for reactors on threads of their own.
+//!
+//! Owns all system calls of this crate but the mapping of memory. Only the reactors' threads and
+//! [`Disk::open`](crate::disk::Disk::open) call it.
 
-use std::io;
-use std::path::Path;
+mod backend;
+mod engine;
+mod file;
+mod poll;
+mod rest;
+mod ring;
+mod socket;
+mod threads;
+mod transfer;
+mod wake;
 
-use crate::disk::{Disk, DiskOptions};
-
-/// Opens a file or block device.
-pub(crate) fn open_disk(_path: &Path, _options: &DiskOptions) -> io::Result<Disk> {
-    Err(io::ErrorKind::Unsupported.into())
-}
+pub(crate) use backend::RealBackend;
+pub(crate) use file::open_disk;
+pub(crate) use wake::RealWaker;

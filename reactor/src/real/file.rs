@@ -1,0 +1,130 @@
+//! Opening files and kernel block devices.
+//!
+//! Owns the descriptor, shared by all queues on the disk. Blocking; never called on the data path.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::{Disk, DiskOptions, DiskParts};
+
+/// Alignment for direct I/O where the kernel does not tell: every device takes it.
+const CAREFUL_BLOCK_BYTES: u32 = 4096;
+/// The smallest block that NVMe hosts expect.
+const SMALLEST_BLOCK_BYTES: u32 = 512;
+
+/// An open file or block device.
+#[derive(Debug)]
+pub(super) struct RealFile {
+    file: File,
+}
+
+impl RealFile {
+    /// The descriptor, open as long as this lives.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Opens a file or block device.
+pub(crate) fn open_disk(path: &Path, options: &DiskOptions) -> io::Result<Disk> {
+    if let Some(bytes) = options.create_bytes
+        && !options.read_only
+    {
+        create_sparse(path, bytes)?;
+    }
+    let (file, direct) = open(path, options)?;
+    let kind = file.metadata()?.file_type();
+    let is_block_device = kind.is_block_device();
+    if !is_block_device && !kind.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a block device"));
+    }
+    let (len_bytes, block_bytes) = if is_block_device {
+        (device_len(&file)?, device_block(&file)?)
+    } else if direct {
+        (file.metadata()?.len(), direct_alignment(&file).unwrap_or(CAREFUL_BLOCK_BYTES))
+    } else {
+        (file.metadata()?.len(), SMALLEST_BLOCK_BYTES)
+    };
+    Ok(Disk::from_parts(DiskParts {
+        len_bytes,
+        block_bytes: block_bytes.max(SMALLEST_BLOCK_BYTES),
+        is_block_device,
+        read_only: options.read_only,
+        medium: Box::new(Arc::new(RealFile { file })),
+    }))
+}
+
+/// Creates a sparse file, unless something is there. Without `O_DIRECT`: on a file system that has none, the
+/// attempt would leave an empty file behind.
+fn create_sparse(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    file.set_len(bytes).and_then(|()| file.sync_all()).inspect_err(|_| {
+        // Half-made; leaving it would pass for an empty disk next time. The first error is the one to tell.
+        let _ = std::fs::remove_file(path);
+    })
+}
+
+/// Opens, directly if asked for and possible; tells whether it is.
+fn open(path: &Path, options: &DiskOptions) -> io::Result<(File, bool)> {
+    let mut open_options = OpenOptions::new();
+    open_options.read(true).write(!options.read_only);
+    if options.direct {
+        match open_options.custom_flags(libc::O_DIRECT).open(path) {
+            Ok(file) => return Ok((file, true)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                tracing::warn!(
+                    path = %path.display(),
+                    "the file system has no direct I/O; going on through the page cache"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((open_options.custom_flags(0).open(path)?, false))
+}
+
+fn device_len(file: &File) -> io::Result<u64> {
+    // _IOR(0x12, 114, size_t), which libc does not name.
+    const BLKGETSIZE64: libc::Ioctl = 0x8008_1272;
+    let mut bytes = 0u64;
+    // SAFETY: the descriptor is a block device's, and this request writes a u64.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &mut bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes) }
+}
+
+fn device_block(file: &File) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is a block device's, and this request writes an int.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::BLKSSZGET, &mut bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.max(0) as u32) }
+}
+
+/// What direct I/O on a file must be aligned to, if the kernel (6.1 or newer) tells.
+fn direct_alignment(file: &File) -> Option<u32> {
+    // struct statx of the kernel's ABI: 256 bytes, stx_mask at 0, stx_dio_mem_align at 152,
+    // stx_dio_offset_align at 156. libc's structure for glibc does not name the latter two.
+    const STATX_DIOALIGN: u32 = 0x2000;
+    let mut answer = [0u32; 64];
+    // SAFETY: the path is an empty C string, which AT_EMPTY_PATH makes mean the descriptor itself, and the
+    // answer has the 256 bytes that the kernel writes.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            STATX_DIOALIGN,
+            answer.as_mut_ptr(),
+        )
+    };
+    let offset_align = answer[39];
+    (result == 0 && answer[0] & STATX_DIOALIGN != 0 && offset_align != 0).then_some(offset_align)
+}

@@ -1,0 +1,238 @@
+//! One reactor's epoll: who is told about which descriptor's readiness, and the wait that ends with any.
+//!
+//! Owns the epoll descriptor and the table of sinks. Invariant: an event's number carries the generation of its
+//! place in the table, so an event of a socket that was closed meanwhile reaches nobody.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use crate::backend::{Readiness, ReadinessSink};
+
+/// Events taken from the kernel at once; more wait for the next turn.
+const EVENTS: usize = 256;
+/// The number of descriptors that only end the wait.
+const WAKE_ONLY: u64 = u64::MAX;
+/// Readiness edges of both directions, and the peer's end.
+const EDGES: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+/// After one of these no further edge is sure to come.
+const ENDINGS: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+
+thread_local! {
+    /// The epoll of the real reactor that runs on this thread.
+    static CURRENT: RefCell<Weak<Poll>> = const { RefCell::new(Weak::new()) };
+}
+
+/// The epoll of one reactor.
+pub(super) struct Poll {
+    descriptor: OwnedFd,
+    table: RefCell<Table>,
+    events: RefCell<Box<[libc::epoll_event; EVENTS]>>,
+    /// Events that the wait has brought and nobody has dispatched.
+    pending: Cell<usize>,
+}
+
+#[derive(Default)]
+struct Table {
+    places: Vec<Place>,
+    free: Vec<u32>,
+}
+
+struct Place {
+    generation: u32,
+    watch: Option<Rc<Watch>>,
+}
+
+/// What the kernel has told about one descriptor, and who wants to know.
+pub(super) struct Watch {
+    key: u32,
+    sink: RefCell<Option<Rc<dyn ReadinessSink>>>,
+    /// Whether an edge came since a read took all that was there.
+    pub(super) readable: Cell<bool>,
+    /// Whether the peer has ended or an error waits: reads never wait for an edge then.
+    pub(super) ended: Cell<bool>,
+}
+
+impl Poll {
+    /// Makes the epoll of this thread's reactor.
+    pub(super) fn new() -> io::Result<Rc<Poll>> {
+        // SAFETY: a plain system call; the result is checked before it is used.
+        let descriptor = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let poll = Rc::new(Poll {
+            // SAFETY: the descriptor was made just now and belongs to nobody else.
+            descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) },
+            table: RefCell::default(),
+            events: RefCell::new(Box::new([libc::epoll_event { events: 0, u64: 0 }; EVENTS])),
+            pending: Cell::new(0),
+        });
+        CURRENT.with(|current| *current.borrow_mut() = Rc::downgrade(&poll));
+        Ok(poll)
+    }
+
+    /// The epoll of the real reactor that runs on this thread.
+    pub(super) fn current() -> io::Result<Rc<Poll>> {
+        let current = CURRENT.with(|current| current.borrow().upgrade());
+        current.ok_or_else(|| io::Error::other("a real socket can only be used on a real reactor"))
+    }
+
+    /// Watches a socket for edges. They reach a sink once one is set.
+    pub(super) fn register(&self, descriptor: RawFd) -> io::Result<Rc<Watch>> {
+        let mut table = self.table.borrow_mut();
+        let key = match table.free.pop() {
+            Some(key) => key,
+            None => {
+                table.places.push(Place { generation: 0, watch: None });
+                (table.places.len() - 1) as u32
+            }
+        };
+        let place = &mut table.places[key as usize];
+        let number = u64::from(place.generation) << 32 | u64::from(key);
+        if let Err(error) = self.add(descriptor, number, EDGES) {
+            table.free.push(key);
+            return Err(error);
+        }
+        let watch = Rc::new(Watch {
+            key,
+            sink: RefCell::new(None),
+            readable: Cell::new(true),
+            ended: Cell::new(false),
+        });
+        place.watch = Some(watch.clone());
+        Ok(watch)
+    }
+
+    /// Watches a descriptor that only ends the wait and is never read: an eventfd.
+    pub(super) fn register_wake(&self, descriptor: RawFd) -> io::Result<()> {
+        self.add(descriptor, WAKE_ONLY, (libc::EPOLLIN | libc::EPOLLET) as u32)
+    }
+
+    fn add(&self, descriptor: RawFd, number: u64, events: u32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events, u64: number };
+        // SAFETY: both descriptors are open, and the kernel copies the event.
+        let result = unsafe {
+            libc::epoll_ctl(self.descriptor.as_raw_fd(), libc::EPOLL_CTL_ADD, descriptor, &mut event)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Forgets a socket, which the caller closes; closing takes it out of the kernel's set.
+    pub(super) fn forget(&self, watch: &Watch) {
+        let mut table = self.table.borrow_mut();
+        let place = &mut table.places[watch.key as usize];
+        place.generation = place.generation.wrapping_add(1);
+        let dropped = place.watch.take();
+        table.free.push(watch.key);
+        drop(table);
+        drop(dropped);
+        // Breaks the way back from the sink, and drops it outside all borrows.
+        let sink = watch.sink.borrow_mut().take();
+        drop(sink);
+    }
+
+    /// Waits up to `timeout` (`None` is without limit) and keeps what came for `dispatch`.
+    pub(super) fn wait(&self, timeout: Option<Duration>) {
+        if self.pending.get() > 0 {
+            return;
+        }
+        let mut events = self.events.borrow_mut();
+        let limit = timeout.map(|timeout| libc::timespec {
+            tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        });
+        let limit_pointer = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: `events` has room for EVENTS entries, the timespec outlives the call, and the signal mask is
+        // absent. The call by number, since the C library's wrapper is younger than some systems' libraries.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.descriptor.as_raw_fd(),
+                events.as_mut_ptr(),
+                EVENTS as libc::c_int,
+                limit_pointer,
+                std::ptr::null::<libc::sigset_t>(),
+                0usize,
+            )
+        };
+        if count >= 0 {
+            self.pending.set(count as usize);
+            return;
+        }
+        if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+            // Before Linux 5.11: whole milliseconds, rounded up so that a timer is not polled for.
+            let milliseconds = timeout.map_or(-1, |timeout| {
+                timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as libc::c_int
+            });
+            self.pending.set(self.epoll_wait(&mut events, milliseconds));
+        }
+    }
+
+    fn epoll_wait(&self, events: &mut [libc::epoll_event; EVENTS], milliseconds: libc::c_int) -> usize {
+        // SAFETY: `events` has room for EVENTS entries.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.descriptor.as_raw_fd(),
+                events.as_mut_ptr(),
+                EVENTS as libc::c_int,
+                milliseconds,
+            )
+        };
+        // An error is an interrupting signal: nothing came.
+        count.max(0) as usize
+    }
+
+    /// Takes events without waiting and tells their sinks. Returns how many sockets had one.
+    pub(super) fn dispatch(&self) -> usize {
+        let mut count = self.pending.take();
+        if count == 0 {
+            count = self.epoll_wait(&mut self.events.borrow_mut(), 0);
+        }
+        let mut told = 0;
+        for index in 0..count {
+            let libc::epoll_event { events, u64: number } = self.events.borrow()[index];
+            if number == WAKE_ONLY {
+                continue;
+            }
+            let watch = {
+                let table = self.table.borrow();
+                let place = &table.places[number as u32 as usize];
+                (place.generation == (number >> 32) as u32).then(|| place.watch.clone()).flatten()
+            };
+            let Some(watch) = watch else { continue };
+            told += 1;
+            watch.tell(events);
+        }
+        told
+    }
+}
+
+impl Watch {
+    /// Where edges go from now on.
+    pub(super) fn set_sink(&self, sink: Rc<dyn ReadinessSink>) {
+        let old = self.sink.replace(Some(sink));
+        drop(old);
+    }
+
+    fn tell(&self, events: u32) {
+        let ended = events & ENDINGS != 0;
+        let readiness = Readiness {
+            readable: ended || events & libc::EPOLLIN as u32 != 0,
+            writable: ended || events & libc::EPOLLOUT as u32 != 0,
+        };
+        if readiness.readable {
+            self.readable.set(true);
+        }
+        if ended {
+            self.ended.set(true);
+        }
+        // Cloned out: the sink may close this very socket.
+        let sink = self.sink.borrow().clone();
+        if let Some(sink) = sink {
+            sink.ready(readiness);
+        }
+    }
+}
