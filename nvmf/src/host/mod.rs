@@ -28,6 +28,10 @@ mod payload;
 mod queue;
 mod queue_io;
 mod queue_pair;
+#[cfg(test)]
+mod queue_peer;
+#[cfg(test)]
+mod queue_tests;
 mod shared;
 mod slot;
 mod wait;
