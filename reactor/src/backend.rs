@@ -41,8 +41,6 @@ pub(crate) trait Backend {
     /// Sleeps until an event, a wake or `timeout`; `None` is without limit. Only called when idle.
     /// The simulator never blocks here: its driver moves the clock instead.
     fn sleep(&self, timeout: Option<Duration>);
-    /// A way for other threads or reactors to end this reactor's sleep.
-    fn waker(&self) -> std::sync::Arc<dyn Wake>;
 
     /// Opens a listening socket.
     fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn ListenerOps>>;

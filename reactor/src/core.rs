@@ -4,7 +4,7 @@
 //! or by the simulator (`sim`), which both do exactly this:
 //!
 //! ```text
-//! let handle = Handle::new(id, backend.waker());          // may be made earlier, on another thread
+//! let handle = Handle::new(id, waker);                     // the waker ends the world's sleep
 //! let core = ReactorCore::new(CoreParts { handle, peers, backend, pool, .. });
 //! loop {
 //!     let outcome = core.turn();                           // enters by itself; `enter` is for use outside turns

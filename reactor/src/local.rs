@@ -28,7 +28,10 @@ impl<T> Copy for LocalKey<T> {}
 
 impl<T: 'static> LocalKey<T> {
     /// A key that nothing is stored under yet.
-    #[expect(clippy::new_without_default, reason = "every key is another one; a default would look like a value")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "every key is another one; a default would look like a value"
+    )]
     pub fn new() -> Self {
         Self { id: NEXT.fetch_add(1, Ordering::Relaxed), value: PhantomData }
     }

@@ -239,8 +239,7 @@ impl Wheel {
 
     /// The waker of the next entry due at `now` or before, moving entries down from higher levels on the way.
     fn pop_due(&mut self, now: u64) -> Option<Waker> {
-        loop {
-            let Some((level, slot, start)) = self.next_slot() else { break };
+        while let Some((level, slot, start)) = self.next_slot() {
             if start > now {
                 break;
             }

@@ -15,7 +15,7 @@ use super::engine::Engine;
 use super::poll::Poll;
 use super::socket::{RealListener, RealStream};
 use super::wake::RealWaker;
-use crate::backend::{Backend, DiskQueueOps, ListenerOps, StreamOps, Wake};
+use crate::backend::{Backend, DiskQueueOps, ListenerOps, StreamOps};
 use crate::disk::{Disk, DiskOptions};
 use crate::time::Instant;
 
@@ -89,10 +89,6 @@ impl Backend for RealBackend {
                 engine.after_sleep();
             }
         }
-    }
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.waker.clone()
     }
 
     fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn ListenerOps>> {

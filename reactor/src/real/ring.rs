@@ -79,11 +79,9 @@ impl Driver for Ring {
         let descriptor = types::Fd(call.descriptor);
         let first = slices[0];
         let entry = match call.kind {
-            CallKind::Read(1) => {
-                opcode::Read::new(descriptor, first.iov_base.cast(), first.iov_len as u32)
-                    .offset(call.offset)
-                    .build()
-            }
+            CallKind::Read(1) => opcode::Read::new(descriptor, first.iov_base.cast(), first.iov_len as u32)
+                .offset(call.offset)
+                .build(),
             CallKind::Read(count) => {
                 opcode::Readv::new(descriptor, slices.as_ptr(), count as u32).offset(call.offset).build()
             }
@@ -93,12 +91,10 @@ impl Driver for Ring {
                     .rw_flags(write_flags(durable))
                     .build()
             }
-            CallKind::Write(count, durable) => {
-                opcode::Writev::new(descriptor, slices.as_ptr(), count as u32)
-                    .offset(call.offset)
-                    .rw_flags(write_flags(durable))
-                    .build()
-            }
+            CallKind::Write(count, durable) => opcode::Writev::new(descriptor, slices.as_ptr(), count as u32)
+                .offset(call.offset)
+                .rw_flags(write_flags(durable))
+                .build(),
             CallKind::Sync => opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build(),
             CallKind::Allocate(mode, len) => {
                 opcode::Fallocate::new(descriptor, len).offset(call.offset).mode(mode).build()
@@ -114,10 +110,7 @@ impl Driver for Ring {
                 Ok(_) => {}
                 // Not taken for now, or interrupted: once more. The kernel frees what it lacks by itself.
                 Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
-                    ) => {}
+                    if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
                 Err(error) => {
                     // Nothing that this code submits is refused as a whole: the ring itself is broken, and with
                     // it every request. There is no state to go on from.

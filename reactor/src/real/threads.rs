@@ -51,12 +51,8 @@ impl Threads {
     pub(super) fn new(waker: Arc<RealWaker>) -> io::Result<Threads> {
         let state =
             State { queue: VecDeque::with_capacity(TABLE), ended: Vec::with_capacity(TABLE), stop: false };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            ended: Condvar::new(),
-            waker,
-        });
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), work: Condvar::new(), ended: Condvar::new(), waker });
         let threads = Threads { shared: shared.clone() };
         for _ in 0..THREADS {
             let shared = shared.clone();

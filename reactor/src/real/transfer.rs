@@ -112,11 +112,6 @@ impl Transfer {
         Ok(())
     }
 
-    /// The queue that the request came from.
-    pub(super) fn queue(&self) -> &Rc<QueueShared> {
-        &self.queue
-    }
-
     /// The next call, with its slices.
     pub(super) fn call(&mut self, slices: &mut Slices) -> Call {
         let offset = self.request.offset + self.done;

@@ -8,7 +8,6 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -52,15 +51,14 @@ pub(super) struct SimulatedBackend {
     world: Rc<World>,
     reactor: ReactorId,
     random: RefCell<Random>,
-    wake: Arc<WakeFlag>,
 }
 
 impl SimulatedBackend {
     /// The backend of a new reactor.
-    pub(super) fn new(world: Rc<World>, reactor: ReactorId, wake: Arc<WakeFlag>) -> SimulatedBackend {
+    pub(super) fn new(world: Rc<World>, reactor: ReactorId) -> SimulatedBackend {
         world.with(|state| state.clockwork.open_inbox(reactor));
         let random = RefCell::new(Random::new(world.seed(), (1 << 56) | reactor.number()));
-        SimulatedBackend { world, reactor, random, wake }
+        SimulatedBackend { world, reactor, random }
     }
 
     fn check_alive(&self) -> io::Result<()> {
@@ -98,10 +96,6 @@ impl Backend for SimulatedBackend {
     fn flush(&self) {}
 
     fn sleep(&self, _timeout: Option<Duration>) {}
-
-    fn waker(&self) -> Arc<dyn Wake> {
-        self.wake.clone()
-    }
 
     fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn ListenerOps>> {
         self.check_alive()?;
@@ -270,6 +264,8 @@ struct SimulatedQueue {
 }
 
 impl DiskQueueOps for SimulatedQueue {
+    // As in the trait: the request is moved back, not boxed.
+    #[allow(clippy::result_large_err)]
     fn submit(&mut self, request: DiskRequest) -> Result<(), DiskRequest> {
         self.world.with(|state| state.disks.submit(&mut state.clockwork, self.queue, request))
     }

@@ -117,7 +117,7 @@ impl Node {
         for ((id, wake), handle) in prepared.into_iter().zip(peers.iter()) {
             let pool = Pool::ordinary(&PoolOptions { total_bytes })
                 .unwrap_or_else(|error| panic!("no memory for the pool of a simulated reactor: {error}"));
-            let backend: Rc<dyn Backend> = Rc::new(SimulatedBackend::new(world.clone(), id, wake.clone()));
+            let backend: Rc<dyn Backend> = Rc::new(SimulatedBackend::new(world.clone(), id));
             let core = ReactorCore::new(CoreParts {
                 handle: handle.clone(),
                 peers: peers.clone(),
