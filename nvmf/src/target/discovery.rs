@@ -143,3 +143,8 @@ pub(crate) fn nqn_field(name: &str) -> [u8; NQN_FIELD_BYTES] {
     field[..length].copy_from_slice(&name.as_bytes()[..length]);
     field
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "discovery_tests.rs"]
+mod tests;

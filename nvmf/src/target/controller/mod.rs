@@ -41,7 +41,7 @@ mod tests_life;
 mod tests_log_pages;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests_support;
+pub(crate) mod tests_support;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
