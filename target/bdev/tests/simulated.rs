@@ -1,0 +1,202 @@
+//! Devices in the simulated world: faults, delays and time limits.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{command, run, segments};
+use sledge_bdev::BlockDevice;
+use sledge_bdev::delay::{DelayDevice, DelayOptions, Latencies, LatencyKind};
+use sledge_bdev::error::{ErrorDevice, ErrorOptions, Injection, IoType};
+use sledge_nvme::Status;
+use sledge_nvme::io::{IoCommand, Operation, Submitted};
+use sledge_reactor::memory::Segments;
+use sledge_reactor::sim::{DiskFault, Simulation};
+use sledge_reactor::{now, sleep, yield_now};
+
+// Deleting this lets a broken or full disk be reported as something else, or take the device with it.
+#[test]
+fn a_failing_disk_fails_commands_not_the_device() {
+    for seed in 0..20 {
+        let mut world = Simulation::new(seed);
+        let node = world.add_node("node", 1);
+        let disk = world.disk(node, "disk").create(1 << 20, 4096);
+        world
+            .block_on(node, || async move {
+                let device = common::uring("disk".as_ref(), 256, 4096).unwrap();
+                let mut channel = device.open_channel().unwrap();
+                let channel = channel.as_mut();
+                assert_eq!(common::write(channel, 0, &[1; 8192], 4096).await, Status::SUCCESS);
+
+                disk.fail_range(0..4096, DiskFault::Media);
+                assert_eq!(common::read(channel, 0, 2).await.0, Status::UNRECOVERED_READ_ERROR);
+                assert_eq!(common::write(channel, 0, &[2; 4096], 4096).await, Status::WRITE_FAULT);
+                let both = command(Operation::CompareAndWrite, 0, 1, segments(&[1; 8192], &[]));
+                assert_eq!(run(channel, both).await.status, Status::UNRECOVERED_READ_ERROR);
+                let verify = IoCommand::new(3, Operation::Verify, 0, 2);
+                assert_eq!(run(channel, verify).await.status, Status::UNRECOVERED_READ_ERROR);
+                assert_eq!(common::read(channel, 1, 1).await, (Status::SUCCESS, vec![1; 4096]));
+
+                disk.clear_faults();
+                disk.fail_range(0..1 << 20, DiskFault::Full);
+                let full = common::write(channel, 9, &[2; 4096], 4096).await;
+                assert!(full.is(Status::CAPACITY_EXCEEDED) && full.is_do_not_retry());
+                let zeroes = IoCommand::new(3, Operation::WriteZeroes { deallocate: false }, 9, 1);
+                assert!(run(channel, zeroes).await.status.is(Status::CAPACITY_EXCEEDED));
+                // Block 0 may hold anything since its write failed.
+                assert_eq!(common::read(channel, 1, 1).await, (Status::SUCCESS, vec![1; 4096]));
+
+                // Nothing stays locked or lost.
+                disk.clear_faults();
+                assert_eq!(common::write(channel, 0, &[3; 4096 * 16], 4096).await, Status::SUCCESS);
+                assert_eq!((channel.outstanding(), channel.needs_polling()), (0, false));
+                let statistics = device.statistics();
+                assert_eq!((statistics.reads.failures, statistics.writes.failures), (1, 3));
+                assert_eq!(statistics.compares.failures, 1);
+            })
+            .unwrap();
+    }
+}
+
+// Deleting this lets a command wait for ever for a range that somebody sits on.
+#[test]
+fn waiting_ends_with_a_retryable_status() {
+    let mut world = Simulation::new(1);
+    let node = world.add_node("node", 1);
+    world
+        .block_on(node, || async {
+            let device = common::malloc(64, 4096);
+            let mut channel = device.open_channel().unwrap();
+            let lent = run(channel.as_mut(), IoCommand::new(1, Operation::Read, 0, 1)).await;
+            let started = now();
+            let write = command(Operation::Write, 0, 1, segments(&[1; 4096], &[]));
+            assert!(matches!(channel.submit(write), Submitted::Pending));
+            let mut done = Vec::new();
+            while done.is_empty() {
+                sleep(Duration::from_millis(10)).await;
+                channel.poll(&mut done);
+            }
+            assert_eq!(done[0].status, Status::COMMAND_INTERRUPTED);
+            let waited = now() - started;
+            assert!(waited > Duration::from_secs(9) && waited < Duration::from_secs(12), "{waited:?}");
+            // It took its mark with it: readers enter again.
+            assert_eq!(common::read(channel.as_mut(), 0, 1).await.0, Status::SUCCESS);
+            drop(lent);
+            assert_eq!(common::write(channel.as_mut(), 0, &[1; 4096], 4096).await, Status::SUCCESS);
+        })
+        .unwrap();
+}
+
+// Deleting this lets a delay be forgotten, or hold a range while it lasts.
+#[test]
+fn delays_are_kept_and_can_be_changed() {
+    let mut world = Simulation::new(2);
+    let node = world.add_node("node", 1);
+    world
+        .block_on(node, || async {
+            let latencies = Latencies {
+                avg_read_latency: 2000,
+                p99_read_latency: 50_000,
+                avg_write_latency: 10_000,
+                p99_write_latency: 10_000,
+            };
+            let options = DelayOptions { name: "Delay0".to_owned(), uuid: None, latencies };
+            let device = DelayDevice::new(common::malloc(64, 4096), options).unwrap();
+            let mut channel = device.open_channel().unwrap();
+            let took = async |channel: &mut dyn sledge_nvme::io::Channel, operation: Operation| {
+                let started = now();
+                let data =
+                    if operation == Operation::Write { segments(&[1; 4096], &[]) } else { Segments::new() };
+                assert_eq!(run(channel, command(operation, 0, 1, data)).await.status, Status::SUCCESS);
+                (now() - started).as_micros()
+            };
+            let write = took(channel.as_mut(), Operation::Write).await;
+            assert!((10_000..12_000).contains(&write), "{write}");
+            let (mut usual, mut slow) = (0, 0);
+            for _ in 0..300 {
+                match took(channel.as_mut(), Operation::Read).await {
+                    2000..4000 => usual += 1,
+                    50_000..52_000 => slow += 1,
+                    other => panic!("{other}"),
+                }
+            }
+            assert!(usual > 270 && slow > 0, "{usual} {slow}");
+            device.update_latency(LatencyKind::from_name("avg_write").unwrap(), 0);
+            device.update_latency(LatencyKind::P99Write, 0);
+            assert!(took(channel.as_mut(), Operation::Write).await < 100);
+            assert_eq!(device.latencies().avg_read_latency, 2000);
+
+            // A read that waits holds nothing; commands end in the order of their times.
+            let read = IoCommand::new(5, Operation::Read, 0, 1);
+            assert!(matches!(channel.submit(read), Submitted::Pending) && channel.needs_polling());
+            assert_eq!(common::write(channel.as_mut(), 0, &[8; 4096], 4096).await, Status::SUCCESS);
+            assert_eq!(common::bytes_of(&common::finish(channel.as_mut()).await.data), [8; 4096]);
+            assert_eq!(device.statistics().reads.longest_nanoseconds / 1_000_000, 50);
+        })
+        .unwrap();
+}
+
+// Deleting this lets an injected error hit too many commands, too few, or the wrong ones.
+#[test]
+fn injected_errors_hit_what_they_should() {
+    let mut world = Simulation::new(3);
+    let node = world.add_node("node", 1);
+    world
+        .block_on(node, || async {
+            let device =
+                Arc::new(ErrorDevice::new(common::malloc(64, 4096), ErrorOptions::default()).unwrap());
+            assert_eq!(device.name(), "EE_Malloc0");
+            let mut channel = device.open_channel().unwrap();
+            let channel = channel.as_mut();
+            let inject = |name: &str, injection, num, queue_depth| {
+                device.inject(IoType::from_name(name).unwrap(), injection, num, queue_depth).unwrap();
+            };
+
+            inject("write", Injection::Failure, 2, 0);
+            for expected in [Status::WRITE_FAULT, Status::WRITE_FAULT, Status::SUCCESS] {
+                assert_eq!(common::read(channel, 0, 1).await.0, Status::SUCCESS);
+                assert_eq!(common::write(channel, 0, &[1; 4096], 4096).await, expected);
+            }
+            inject("all", Injection::NvmeFailure(Status::NAMESPACE_NOT_READY), u64::MAX, 0);
+            assert_eq!(common::read(channel, 0, 1).await.0, Status::NAMESPACE_NOT_READY);
+            let flush = IoCommand::new(1, Operation::Flush, 0, 0);
+            assert_eq!(run(channel, flush).await.status, Status::NAMESPACE_NOT_READY);
+            device.clear();
+
+            inject("read", Injection::CorruptData { offset: 5, value: 0x40 }, 1, 0);
+            let mut corrupted = [1; 4096];
+            corrupted[5] = 0x41;
+            assert_eq!(common::read(channel, 0, 1).await, (Status::SUCCESS, corrupted.to_vec()));
+            assert_eq!(common::read(channel, 0, 1).await.1, [1; 4096]);
+            inject("write", Injection::CorruptData { offset: 5, value: 0x40 }, 1, 0);
+            assert_eq!(common::write(channel, 0, &[1; 4096], 4096).await, Status::SUCCESS);
+            assert_eq!(common::read(channel, 0, 1).await.1, corrupted);
+            let nothing = Injection::CorruptData { offset: 5, value: 0 };
+            assert!(device.inject(&[IoType::Read], nothing, 1, 0).is_err());
+
+            // Pending ones hang until they are resumed; with a depth, only deep queues are hit.
+            inject("write", Injection::Pending, 1, 1);
+            assert_eq!(common::write(channel, 1, &[2; 4096], 4096).await, Status::SUCCESS);
+            inject("read", Injection::Pending, 1, 0);
+            assert!(matches!(channel.submit(IoCommand::new(9, Operation::Read, 1, 1)), Submitted::Pending));
+            let write = command(Operation::Write, 1, 1, segments(&[3; 4096], &[]));
+            assert!(matches!(channel.submit(write), Submitted::Pending));
+            let mut done = Vec::new();
+            for _ in 0..10 {
+                channel.poll(&mut done);
+                yield_now().await;
+            }
+            assert!(done.is_empty() && channel.outstanding() == 2);
+            device.resume_pending();
+            channel.poll(&mut done);
+            assert_eq!(done.iter().map(|completion| completion.token).collect::<Vec<_>>(), [9]);
+            assert!(common::bytes_of(&done[0].data) == [2; 4096]);
+            done.clear();
+            assert_eq!(common::finish(channel).await.token, 1001);
+            assert_eq!(device.statistics().writes.failures, 2);
+        })
+        .unwrap();
+}
