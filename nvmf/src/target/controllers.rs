@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sledge_nvme::fabrics::InvalidParameter;
 use sledge_nvme::{Command, Status};
@@ -42,12 +44,14 @@ pub(crate) struct Admission {
 }
 
 /// A Connect that was granted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Granted {
     /// The controller.
     pub controller_id: u16,
     /// The reactor that owns it.
     pub owner: u32,
+    /// Whether writes may stay in volatile caches; the controller's owner changes it, its queues read it.
+    pub write_cache: Arc<AtomicBool>,
 }
 
 /// A Connect that was refused.
@@ -90,6 +94,8 @@ pub(crate) struct Entry {
     pub admin: Option<u32>,
     /// I/O queues.
     pub queues: Vec<QueueRef>,
+    /// The host's choice of the Volatile Write Cache feature, as the queues on all reactors see it.
+    pub write_cache: Arc<AtomicBool>,
 }
 
 /// All controllers of one reactor.
@@ -148,7 +154,7 @@ impl Controllers {
     }
 
     /// Decides whether a queue may join its controller.
-    pub fn admit(&mut self, admission: &Admission) -> Result<(), Refusal> {
+    pub fn admit(&mut self, admission: &Admission, owner: u32) -> Result<Granted, Refusal> {
         let entry = self
             .entries
             .get_mut(&admission.controller_id)
@@ -176,7 +182,8 @@ impl Controllers {
             reactor: admission.reactor,
             connection: admission.connection,
         });
-        Ok(())
+        let write_cache = entry.write_cache.clone();
+        Ok(Granted { controller_id: admission.controller_id, owner, write_cache })
     }
 
     /// A queue's connection is gone. Returns whether the controller had been waiting for it, and it was the last.

@@ -13,8 +13,7 @@ use sledge_nvme::io::{Channel, Geometry};
 
 use super::statistics::SubsystemStatistics;
 
-/// The well-known discovery NQN (NVMe Base 2.0, 4.5).
-pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";
+pub use sledge_nvme::fabrics::DISCOVERY_NQN;
 
 /// Opens this namespace's channel on the current reactor; called once per reactor.
 pub type OpenChannel = Arc<dyn Fn() -> Result<Box<dyn Channel>, String> + Send + Sync>;

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use sledge_nvme::Status;
@@ -99,7 +100,8 @@ pub(crate) struct Shared {
 impl Shared {
     /// Queues what a controller wants done.
     pub fn collect_actions(&mut self, controller_id: u16) {
-        if let Some(controller) = self.controllers.get_mut(controller_id) {
+        if let Some(Entry { controller, write_cache, .. }) = self.controllers.entry(controller_id) {
+            write_cache.store(controller.write_cache_enabled(), Relaxed);
             while let Some(action) = controller.next_action() {
                 self.actions.push_back(GroupAction::Controller { controller_id, action });
             }
@@ -427,11 +429,7 @@ impl PollGroup {
             GroupAction::AdmitQueue { admission } => {
                 let owner = Controllers::owner(admission.controller_id, self.reactor_count());
                 self.tell(owner, move |group| {
-                    let decision = group
-                        .shared
-                        .controllers
-                        .admit(&admission)
-                        .map(|()| Granted { controller_id: admission.controller_id, owner });
+                    let decision = group.shared.controllers.admit(&admission, owner);
                     group.tell(admission.reactor, move |asking| {
                         asking.decided(admission.connection, decision)
                     });
@@ -506,9 +504,11 @@ impl PollGroup {
         };
         tracing::info!(controller_id, host = %identity.host_nqn, subsystem = %identity.subsystem_nqn, "controller created");
         let controller = Controller::new(identity, shared.definition.transport, shared.now);
-        let entry = Entry { controller, admin: Some(admission.connection), queues: Vec::new() };
+        let write_cache = Arc::new(AtomicBool::new(controller.write_cache_enabled()));
+        let granted = Granted { controller_id, owner: shared.this, write_cache: write_cache.clone() };
+        let entry = Entry { controller, admin: Some(admission.connection), queues: Vec::new(), write_cache };
         shared.controllers.insert(controller_id, entry);
-        Ok(Granted { controller_id, owner: shared.this })
+        Ok(granted)
     }
 
     /// The last command of a closed connection is back.

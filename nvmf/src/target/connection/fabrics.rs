@@ -142,8 +142,9 @@ impl Connection {
         match decision {
             Ok(granted) => {
                 let view = shared.namespaces.view(&admission.subsystem_nqn);
+                let controller_id = granted.controller_id;
                 self.admit(&admission, granted, view);
-                self.respond(slot, Status::SUCCESS, u64::from(granted.controller_id), shared);
+                self.respond(slot, Status::SUCCESS, u64::from(controller_id), shared);
             }
             Err(refusal) => self.respond(slot, refusal.status, u64::from(refusal.result), shared),
         }
@@ -166,6 +167,7 @@ impl Connection {
             host_nqn: admission.host_nqn.clone(),
             entries: admission.entries,
             flow_control_disabled: admission.flow_control_disabled,
+            write_cache: granted.write_cache,
             // The Connect itself took the first entry.
             sqhd: 1,
         });

@@ -118,7 +118,7 @@ impl Connection {
             }
         }
         let write = self.slots.get(second).command;
-        let (slba, blocks, fua) = (write.slba(), write.blocks(), write.fua());
+        let (slba, blocks, fua) = (write.slba(), write.blocks(), write.fua() || self.writes_through());
         self.submit(first, Operation::CompareAndWrite, slba, blocks, fua, data, shared);
         // Both stay until the device has answered, even if the connection goes. A device that answered at once
         // has left neither in this phase.

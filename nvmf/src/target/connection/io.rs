@@ -1,5 +1,7 @@
 //! I/O commands: checks them, hands them to devices, answers them (NVM Command Set 1.0, 3).
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use sledge_nvme::command::{DatasetRange, Fuse, MAX_DATASET_RANGES};
 use sledge_nvme::io::{IoCommand, IoCompletion, Operation, Submitted};
 use sledge_nvme::opcode::Nvm;
@@ -85,7 +87,8 @@ impl Connection {
         };
         let data = std::mem::take(&mut self.slots.get_mut(slot).data);
         let (slba, blocks) = (command.slba(), command.blocks());
-        self.submit(slot, operation, slba, blocks, command.fua(), data, shared);
+        let fua = command.fua() || self.writes_through();
+        self.submit(slot, operation, slba, blocks, fua, data, shared);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one I/O command")]
@@ -129,6 +132,11 @@ impl Connection {
             AnaState::PersistentLoss => Some(Status::ANA_PERSISTENT_LOSS),
             AnaState::Change => Some(Status::ANA_TRANSITION),
         }
+    }
+
+    /// Whether the host has switched volatile caches off.
+    pub(super) fn writes_through(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| !queue.write_cache.load(Relaxed))
     }
 
     /// Flush of one namespace, or of all with the broadcast identifier, of which the first device is flushed here

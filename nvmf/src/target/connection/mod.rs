@@ -17,6 +17,8 @@ pub(crate) mod transmit;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sledge_nvme::{Completion, Status};
@@ -58,6 +60,8 @@ pub(crate) struct Queue {
     pub entries: u16,
     /// Whether the host does without submission queue flow control.
     pub flow_control_disabled: bool,
+    /// Whether writes may stay in volatile caches (feature 06h); without, every write is as if it had FUA set.
+    write_cache: Arc<AtomicBool>,
     /// Submission queue head pointer.
     sqhd: u16,
 }
