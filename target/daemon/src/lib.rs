@@ -4,4 +4,11 @@
 //! A library beside the binary only so that its parsers can be fuzzed and its parts tested.
 
 pub mod config;
+pub mod daemon;
+pub mod logging;
+pub mod methods;
+pub mod model;
+pub mod notify;
+pub mod options;
+pub mod quick_start;
 pub mod rpc;

@@ -68,32 +68,14 @@ impl RpcError {
         RpcError::new(-1, reason)
     }
 
-    /// -17 `EEXIST`.
-    pub fn exists(reason: impl std::fmt::Display) -> RpcError {
-        RpcError::new(-17, format!("File exists: {reason}"))
-    }
-
-    /// -19 `ENODEV`.
-    pub fn no_device(name: &str) -> RpcError {
-        RpcError::new(-19, format!("No such device: {name}"))
-    }
-
-    /// -16 `EBUSY`.
-    pub fn busy(reason: impl std::fmt::Display) -> RpcError {
-        RpcError::new(-16, format!("Device or resource busy: {reason}"))
-    }
-
-    /// -22 `EINVAL`.
-    pub fn invalid(reason: impl std::fmt::Display) -> RpcError {
-        RpcError::new(-22, format!("Invalid argument: {reason}"))
+    /// A negative error number of the system, with its usual words and a reason.
+    pub fn errno(number: i32, words: &str, reason: impl std::fmt::Display) -> RpcError {
+        RpcError::new(-i64::from(number), format!("{words}: {reason}"))
     }
 
     /// The negative error number of a failed system call, or -32603 where it has none.
-    pub fn system(what: impl std::fmt::Display, error: &std::io::Error) -> RpcError {
-        match error.raw_os_error() {
-            Some(number) => RpcError::new(-i64::from(number), format!("{what}: {error}")),
-            None => RpcError::internal(format!("{what}: {error}")),
-        }
+    pub fn system(error: &std::io::Error, message: impl std::fmt::Display) -> RpcError {
+        RpcError::new(error.raw_os_error().map_or(-32603, |number| -i64::from(number)), message.to_string())
     }
 
     /// As the `error` member of a response.

@@ -111,7 +111,7 @@ mod tests {
     async fn echo(method: String, params: Value) -> Result<Value, RpcError> {
         match method.as_str() {
             "echo" => Ok(params),
-            "fail" => Err(RpcError::no_device("Malloc9")),
+            "fail" => Err(RpcError::errno(19, "No such device", "Malloc9")),
             other => Err(RpcError::method_not_found(other)),
         }
     }

@@ -102,7 +102,9 @@ async fn send(stream: &mut UnixStream, answer: &Value) -> std::io::Result<()> {
     text.push('\n');
     match tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(text.as_bytes())).await {
         Ok(written) => written,
-        Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the client does not read its answer")),
+        Err(_) => {
+            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the client does not read its answer"))
+        }
     }
 }
 

@@ -1,0 +1,246 @@
+//! The running target as the management interface sees it: the model, the reactors, the NVMe/TCP target.
+//!
+//! Invariant: changes are made one at a time, and the model that questions see is always one that the NVMe/TCP
+//! target serves as a whole. Questions never wait for a change in progress. All on tokio's threads, which are
+//! not pinned to cores; reactors are reached only through [`Target`] and [`Handle`]s.
+
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sledge_bdev::Registry;
+use sledge_nvmf::target::{Target, TargetError};
+use sledge_reactor::message::Handle;
+use tokio::sync::{Mutex, watch};
+use tracing::{debug, info};
+
+use crate::logging::LogControl;
+use crate::methods::{self, Action};
+use crate::model::{Claims, Draft, Model};
+use crate::rpc::error::RpcError;
+use crate::rpc::server::Calls;
+
+/// Ticks a second in what is reported as ticks: they are nanoseconds.
+pub const TICK_RATE: u64 = 1_000_000_000;
+
+/// The running target.
+pub struct Daemon {
+    model: RwLock<Arc<Model>>,
+    /// Held by the one change that is being made.
+    changing: Mutex<Claims>,
+    devices: Registry,
+    target: Target,
+    reactors: Vec<Handle>,
+    log: LogControl,
+    started: watch::Sender<bool>,
+    stopping: watch::Sender<bool>,
+    began: Instant,
+}
+
+/// Why a change was not made.
+#[derive(Debug)]
+pub enum ChangeError {
+    /// The edit refused.
+    Edit(RpcError),
+    /// The NVMe/TCP target could not serve it.
+    Target(TargetError),
+}
+
+impl From<ChangeError> for RpcError {
+    fn from(error: ChangeError) -> RpcError {
+        match error {
+            ChangeError::Edit(error) => error,
+            ChangeError::Target(error) => target_error(&error),
+        }
+    }
+}
+
+/// What a client is told when the NVMe/TCP target could not serve a change.
+pub fn target_error(error: &TargetError) -> RpcError {
+    match error {
+        TargetError::Listen { reason, .. } => RpcError::system(reason, error),
+        TargetError::StillBusy { .. } => RpcError::errno(16, "Device or resource busy", error),
+        TargetError::Name { .. } => RpcError::invalid_params(error),
+        TargetError::Device { .. } | TargetError::Stopped => RpcError::internal(error),
+    }
+}
+
+impl Daemon {
+    /// A daemon that serves nothing yet; `empty` is a model without anything, made for so many reactors.
+    /// `started` is false when it waits for `framework_start_init`.
+    pub fn new(
+        target: Target,
+        reactors: Vec<Handle>,
+        empty: Model,
+        log: LogControl,
+        started: bool,
+    ) -> Arc<Daemon> {
+        Arc::new(Daemon {
+            devices: empty.devices.clone(),
+            model: RwLock::new(Arc::new(empty)),
+            changing: Mutex::default(),
+            target,
+            reactors,
+            log,
+            started: watch::Sender::new(started),
+            stopping: watch::Sender::new(false),
+            began: Instant::now(),
+        })
+    }
+
+    /// What the target is configured to be, at this moment.
+    pub fn model(&self) -> Arc<Model> {
+        Arc::clone(&self.model.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The block devices.
+    pub fn devices(&self) -> &Registry {
+        &self.devices
+    }
+
+    /// The NVMe/TCP target.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The reactors.
+    pub fn reactors(&self) -> &[Handle] {
+        &self.reactors
+    }
+
+    /// The log.
+    pub fn log(&self) -> &LogControl {
+        &self.log
+    }
+
+    /// Nanoseconds since the daemon began.
+    pub fn ticks(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether start-up is over.
+    pub fn started(&self) -> bool {
+        *self.started.borrow()
+    }
+
+    /// Ends start-up.
+    pub fn mark_started(&self) {
+        self.started.send_replace(true);
+    }
+
+    /// Waits for the end of start-up.
+    pub async fn wait_started(&self) {
+        // The sender is ours: it outlives this.
+        let _ = self.started.subscribe().wait_for(|started| *started).await;
+    }
+
+    /// Asks the process to drain and end.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Waits until the process is asked to end.
+    pub async fn wait_stop(&self) {
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    /// Makes a change: runs `edit` on a draft, has the NVMe/TCP target serve the result, and lets it replace the
+    /// model. On any error nothing has changed.
+    ///
+    /// # Errors
+    /// The edit's own, or that of the NVMe/TCP target.
+    pub async fn change<T, F>(&self, edit: F) -> Result<T, ChangeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Draft) -> Result<T, RpcError> + Send + 'static,
+    {
+        let mut claims = self.changing.lock().await;
+        let mut draft = self.model().draft(claims.clone());
+        // Edits open files and take memory.
+        let edited = tokio::task::spawn_blocking(move || edit(&mut draft).map(|result| (result, draft)));
+        let (result, draft) = match edited.await {
+            Ok(outcome) => outcome.map_err(ChangeError::Edit)?,
+            Err(error) => {
+                return Err(ChangeError::Edit(RpcError::internal(format!(
+                    "the change did not end: {error}"
+                ))));
+            }
+        };
+        self.commit(draft, &mut claims).await.map_err(ChangeError::Target)?;
+        Ok(result)
+    }
+
+    /// Serves a draft that was made before this daemon was, of its empty model.
+    ///
+    /// # Errors
+    /// That of the NVMe/TCP target; nothing has changed then.
+    pub async fn adopt(&self, draft: Draft) -> Result<(), TargetError> {
+        let mut claims = self.changing.lock().await;
+        self.commit(draft, &mut claims).await
+    }
+
+    async fn commit(&self, draft: Draft, claims: &mut Claims) -> Result<(), TargetError> {
+        let outcome = match draft.to_apply() {
+            Some(definition) => self.target.apply(definition).await,
+            None => Ok(()),
+        };
+        let in_force = matches!(outcome, Ok(()) | Err(TargetError::StillBusy { .. }));
+        if !in_force {
+            return outcome;
+        }
+        let (model, new_claims, effects) = draft.finish();
+        *self.model.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(model);
+        let old_claims = std::mem::replace(claims, new_claims);
+        if outcome.is_err() {
+            // Devices of removed namespaces are still at work: they stay claimed, so that nobody deletes them.
+            for (namespace, claim) in old_claims {
+                claims.entry(namespace).or_insert(claim);
+            }
+        }
+        effects.into_iter().for_each(|effect| effect());
+        outcome
+    }
+
+    /// Stops serving: lets commands in flight end, flushes devices, closes connections. Each of these takes at
+    /// most `limit` on each reactor. No change is made any more afterwards.
+    pub async fn drain(&self, limit: Duration) {
+        // A change in progress ends first, unless it takes too long.
+        let _changing = tokio::time::timeout(limit, self.changing.lock()).await;
+        self.target.drain(limit).await;
+    }
+
+    /// Calls a method.
+    ///
+    /// # Errors
+    /// -32601 when there is none of that name, and its own.
+    pub async fn call(self: &Arc<Self>, name: &str, params: Value) -> Result<Value, RpcError> {
+        let method = methods::find(name).ok_or_else(|| RpcError::method_not_found(name))?;
+        methods::check_phase(&method, self.started())?;
+        match method.action {
+            Action::Ask(ask) => ask(Arc::clone(self), params).await,
+            Action::Edit(edit) => {
+                let result = self.change(move |draft| edit(draft, params)).await?;
+                info!(method = name, "changed the configuration");
+                Ok(result)
+            }
+        }
+    }
+}
+
+/// Calls of management clients.
+#[derive(Clone)]
+pub struct ClientCalls(pub Arc<Daemon>);
+
+impl Calls for ClientCalls {
+    fn call(&self, method: String, params: Value) -> impl Future<Output = Result<Value, RpcError>> + Send {
+        let daemon = Arc::clone(&self.0);
+        async move {
+            let outcome = daemon.call(&method, params).await;
+            if let Err(error) = &outcome {
+                debug!(method, code = error.code, reason = error.message, "refused a call");
+            }
+            outcome
+        }
+    }
+}
