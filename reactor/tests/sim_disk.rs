@@ -135,6 +135,8 @@ fn a_write_in_flight_takes_effect_in_part() {
     for seed in 0..200 {
         let (mut simulation, node, disk) = with_disk(seed);
         disk.hold();
+        // So that only the cut through the write decides, not the loss of what it had put in the cache.
+        disk.set_volatile_cache(false);
         simulation.spawn(node, || async {
             let mut queue = open();
             queue.submit(request(0, WRITE, 0, 16, 1)).unwrap();

@@ -280,7 +280,8 @@ impl Disks {
             let Some(in_service) = self.in_service.remove(&id) else { continue };
             let disk = &mut self.disks[in_service.disk];
             if !in_service.read_only && check(&disk.medium, &in_service.request).is_ok() {
-                apply(&mut disk.medium, clockwork, &in_service.request, false, true);
+                let durable = !disk.volatile_cache;
+                apply(&mut disk.medium, clockwork, &in_service.request, durable, true);
             }
             self.garbage.push(in_service.request.segments);
         }

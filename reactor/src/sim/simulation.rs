@@ -224,9 +224,9 @@ impl Simulation {
         }
     }
 
-    /// Ends a node at this instant: its reactors with all their tasks, pollers and sockets are dropped, its
-    /// peers see resets or silence, and what its disks had not made durable survives, is lost or is torn. A
-    /// node that is down stays down.
+    /// Ends a node at this instant: its reactors with all their tasks, pollers and sockets are dropped; each
+    /// of its peers sees a reset, or silence until it sends and the node is back or its patience ends; what
+    /// its disks had not made durable survives, is lost or is torn. A node that is down stays down.
     pub fn crash(&mut self, node: NodeId) {
         if !self.node(node).slots.is_empty() {
             self.world.with(|state| state.crash(node));
@@ -251,7 +251,8 @@ impl Simulation {
     }
 
     /// Cuts the link between two nodes: what is on its way, and what follows, waits until the link is healed
-    /// or the sender's patience ([`SimulationConfig::delivery_timeout`]) ends.
+    /// or the sender's patience ([`SimulationConfig::delivery_timeout`]) ends. As with real connections, an
+    /// end that sends nothing learns nothing, however long it waits.
     pub fn partition(&mut self, a: NodeId, b: NodeId) {
         self.partition_one_way(a, b);
         self.partition_one_way(b, a);
