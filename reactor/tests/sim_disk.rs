@@ -176,6 +176,14 @@ fn completions_come_out_of_order_and_reads_see_completed_writes() {
             tokens
         });
         reordered += u32::from(!tokens.unwrap().is_sorted());
+        disk.set_latency(Duration::from_millis(10)..=Duration::from_millis(10));
+        let took = simulation.block_on(node, || async {
+            let mut queue = open();
+            let before = now();
+            one(&mut queue, request(0, DiskOperation::Read, 0, 1, 0)).await.unwrap();
+            now() - before
+        });
+        assert!(took.unwrap() >= Duration::from_millis(10));
     });
     let all = std::env::var_os("SLEDGE_SEED").is_none();
     assert!(!all || reordered > 40, "{reordered}");

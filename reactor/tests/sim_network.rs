@@ -301,8 +301,10 @@ fn accepted_connections_move_to_other_reactors() {
 #[test]
 fn connections_overtake_each_other() {
     let mut overtaken = 0;
-    for seed in 0..50 {
-        let (mut simulation, _, host, address) = with_echo(seed);
+    for_seeds(50, |seed| {
+        let (mut simulation, server, host, address) = with_echo(seed);
+        let uneven = Duration::from_micros(10)..=Duration::from_millis(2);
+        simulation.set_link(server, host, LinkConfig { latency: uneven, ..LinkConfig::default() });
         let order = Rc::new(RefCell::new(Vec::new()));
         let arrivals = order.clone();
         simulation
@@ -311,22 +313,25 @@ fn connections_overtake_each_other() {
                 for _ in 0..2 {
                     streams.push(TcpStream::connect(address).await.unwrap());
                 }
-                let wait = |stream: TcpStream| {
+                let mut waits = Vec::new();
+                for (number, stream) in streams.into_iter().enumerate() {
                     let arrivals = arrivals.clone();
-                    spawn_local(async move {
+                    waits.push(spawn_local(async move {
                         echo(&stream, &[1]).await.unwrap();
-                        arrivals.borrow_mut().push(stream.local_addr().unwrap().port());
-                    })
-                };
-                let waits: Vec<_> = streams.into_iter().map(wait).collect();
+                        arrivals.borrow_mut().push(number);
+                    }));
+                    // Longer than any accident of the schedule.
+                    sleep(Duration::from_micros(200)).await;
+                }
                 for wait in waits {
                     wait.await;
                 }
             })
-            .unwrap_or_else(|stalled| panic!("{stalled}"));
-        overtaken += u32::from(!order.borrow().is_sorted());
-    }
-    assert!((5..45).contains(&overtaken), "{overtaken} of 50");
+            .unwrap();
+        overtaken += u32::from(*order.borrow() == [1, 0]);
+    });
+    let all = std::env::var_os("SLEDGE_SEED").is_none();
+    assert!(!all || (5..45).contains(&overtaken), "{overtaken} of 50");
 }
 
 // Without this, a link's properties could be ignored.
