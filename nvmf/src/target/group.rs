@@ -48,8 +48,6 @@ pub(crate) enum GroupAction {
     CreateController { admission: Admission },
     /// Ask a queue's controller, here or elsewhere, to admit it.
     AdmitQueue { admission: Admission },
-    /// The connection of a Connect that is being decided is gone.
-    QueueClosed { admission: Admission },
     /// A connected queue's socket is closed and its commands are on their way back.
     ConnectionClosed { connection: u32, controller_id: u16, owner: u32, queue_id: u16 },
     /// A connection's place is free.
@@ -435,20 +433,6 @@ impl PollGroup {
                     });
                 });
             }
-            GroupAction::QueueClosed { admission } => {
-                // The connection may be released before the decision arrives; the controller forgets it here.
-                let owner = Controllers::owner(admission.controller_id, self.reactor_count());
-                let gone = QueueRef {
-                    queue_id: admission.queue_id,
-                    reactor: admission.reactor,
-                    connection: admission.connection,
-                };
-                if admission.queue_id != 0 {
-                    self.tell(owner, move |group| {
-                        group.shared.controllers.queue_gone(admission.controller_id, gone);
-                    });
-                }
-            }
             GroupAction::ConnectionClosed { connection, controller_id, owner, queue_id } => {
                 self.partings.push(Parting { connection, controller_id, owner, queue_id });
             }
@@ -519,7 +503,7 @@ impl PollGroup {
         let Parting { connection, controller_id, owner, queue_id } = self.partings.swap_remove(at);
         if queue_id == 0 {
             let queues = self.shared.controllers.admin_gone(controller_id);
-            self.close_queues(queues);
+            self.close_queues(controller_id, queues);
             return;
         }
         let gone = QueueRef { queue_id, reactor: self.shared.this, connection };
@@ -529,11 +513,12 @@ impl PollGroup {
         });
     }
 
-    fn close_queues(&mut self, queues: Vec<QueueRef>) {
+    fn close_queues(&mut self, controller_id: u16, queues: Vec<QueueRef>) {
         for queue in queues {
             self.tell(queue.reactor, move |group| {
                 if let Some((connection, shared)) = group.connection(queue.connection) {
-                    if connection.queue().is_some_and(|found| found.id == queue.queue_id) {
+                    // Its place may have been given to another meanwhile.
+                    if connection.is_queue(controller_id, queue.queue_id) {
                         connection.handle(Event::Disconnect, shared);
                     }
                 }
@@ -556,7 +541,7 @@ impl PollGroup {
                     entry.controller.queues_gone();
                     self.shared.collect_actions(controller_id);
                 } else {
-                    self.close_queues(queues);
+                    self.close_queues(controller_id, queues);
                 }
             }
             Action::Terminate(reason) => {
@@ -564,7 +549,7 @@ impl PollGroup {
                 if let Some((connection, shared)) = admin.and_then(|key| self.connection(key)) {
                     connection.handle(Event::Disconnect, shared);
                 }
-                self.close_queues(queues);
+                self.close_queues(controller_id, queues);
             }
         }
     }
@@ -576,7 +561,9 @@ impl PollGroup {
         let Some(queue) = queue else { return self.abort_decided(admin, slot, false) };
         self.tell(queue.reactor, move |group| {
             let aborted = group.connection(queue.connection).is_some_and(|(connection, shared)| {
-                connection.state() == State::Live && connection.abort(cid, shared)
+                connection.state() == State::Live
+                    && connection.is_queue(controller_id, sqid)
+                    && connection.abort(cid, shared)
             });
             group.tell(asking, move |asking| asking.abort_decided(admin, slot, aborted));
         });

@@ -129,14 +129,26 @@ impl Connection {
         Ok((admission, dynamic))
     }
 
-    /// The answer to a Connect that was being decided.
+    /// The answer to a Connect that was being decided. It always comes, and until then the connection's place is
+    /// kept, so that it can't reach another connection.
     pub fn connect_decided(&mut self, decision: Result<Granted, Refusal>, shared: &mut Shared) {
+        let Some(PendingConnect { slot, admission }) = self.connect.take() else { return };
         let event = if decision.is_ok() { Event::ConnectGranted } else { Event::ConnectRefused };
         let effect = self.state.next(event).1;
         if !matches!(effect, Effect::Admit | Effect::Refuse) {
-            return;
+            // The connection has ended meanwhile: what was granted is given back.
+            if let Ok(Granted { controller_id, owner, .. }) = decision {
+                shared.actions.push_back(GroupAction::ConnectionClosed {
+                    connection: self.key,
+                    controller_id,
+                    owner,
+                    queue_id: admission.queue_id,
+                });
+            }
+            self.slots.get_mut(slot).phase = Phase::Responding;
+            self.slots.release(slot);
+            return self.executed(shared);
         }
-        let Some(PendingConnect { slot, admission }) = self.connect.take() else { return };
         self.handle(event, shared);
         self.executed(shared);
         match decision {

@@ -157,6 +157,17 @@ impl Connection {
         self.queue.as_ref()
     }
 
+    /// Whether this is, or is about to become, this queue of this controller.
+    pub fn is_queue(&self, controller_id: u16, queue_id: u16) -> bool {
+        match (&self.queue, &self.connect) {
+            (Some(queue), _) => (queue.controller_id, queue.id) == (controller_id, queue_id),
+            (None, Some(pending)) => {
+                (pending.admission.controller_id, pending.admission.queue_id) == (controller_id, queue_id)
+            }
+            (None, None) => false,
+        }
+    }
+
     /// The host's socket address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
@@ -228,13 +239,6 @@ impl Connection {
         self.stash = Vec::new();
         self.fused_first = fused::Expected::Nothing;
         self.slots.release_idle();
-        if let Some(pending) = self.connect.take() {
-            shared.actions.push_back(GroupAction::QueueClosed { admission: pending.admission });
-            // The decision that is under way will find nobody.
-            self.slots.get_mut(pending.slot).phase = Phase::Responding;
-            self.executing -= 1;
-            self.slots.release_idle();
-        }
         if let Some(queue) = &self.queue {
             shared.actions.push_back(GroupAction::ConnectionClosed {
                 connection: self.key,
