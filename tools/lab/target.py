@@ -48,6 +48,8 @@ class Target:
         self.sockets = tempfile.mkdtemp(prefix="sledge-lab.")
         self.socket = os.path.join(self.sockets, "rpc.sock")
         self.process = None
+        # Two reactors where the machine has two cores, so that a host's queues are on different ones.
+        self.cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:2]))
         self.configuration = os.path.join(folder, "configuration.json")
         with open(self.configuration, "w", encoding="utf-8") as file:
             json.dump(configuration, file, indent=2)
@@ -58,8 +60,9 @@ class Target:
         if self.process:
             raise RuntimeError("the target runs already")
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([self.program, "-c", self.configuration, "--rpc-socket", self.socket],
-                                            cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen([self.program, "-c", self.configuration, "--rpc-socket", self.socket,
+                                             "--cores", self.cores], cwd=self.folder, stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
         end = time.monotonic() + 15
         while not self._answers():
             self.must_run()
