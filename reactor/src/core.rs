@@ -186,12 +186,6 @@ impl ReactorCore {
     pub(crate) fn now(&self) -> Instant {
         self.core.now.get()
     }
-
-    /// Turns taken so far.
-    #[cfg(test)]
-    pub(crate) fn turns(&self) -> u64 {
-        self.core.counters.turns.get()
-    }
 }
 
 impl Drop for ReactorCore {

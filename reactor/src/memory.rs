@@ -32,3 +32,7 @@ pub fn allocate(len: usize) -> Option<Buffer> {
 pub fn statistics() -> PoolStatistics {
     crate::core::with_current(|core| core.pool().statistics())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

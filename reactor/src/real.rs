@@ -17,3 +17,7 @@ mod wake;
 pub(crate) use backend::RealBackend;
 pub(crate) use file::open_disk;
 pub(crate) use wake::RealWaker;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod engine_tests;

@@ -265,3 +265,7 @@ impl Wheel {
         None
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

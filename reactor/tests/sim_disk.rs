@@ -2,11 +2,14 @@
 //! where a test put them.
 #![allow(clippy::unwrap_used)]
 
+mod sim_support;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use sim_support::usual_seeds;
 use sledge_reactor::disk::QUEUE_DEPTH;
 use sledge_reactor::sim::{DiskFault, NodeId, SimulatedDisk, Simulation, for_seeds};
 use sledge_reactor::{
@@ -124,7 +127,7 @@ fn a_crash_takes_only_what_was_not_flushed() {
         let at = 5 * BLOCK as u64;
         assert_eq!(block.unwrap(), disk.read_bytes(at..at + 1)[0]);
     });
-    let all = std::env::var_os("SLEDGE_SEED").is_none();
+    let all = usual_seeds();
     assert!(!all || (lost > 50 && torn > 50 && kept > 50), "{lost} lost, {torn} torn, {kept} kept");
 }
 
@@ -185,7 +188,7 @@ fn completions_come_out_of_order_and_reads_see_completed_writes() {
         });
         assert!(took.unwrap() >= Duration::from_millis(10));
     });
-    let all = std::env::var_os("SLEDGE_SEED").is_none();
+    let all = usual_seeds();
     assert!(!all || reordered > 40, "{reordered}");
 }
 

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sim_support::{echo, echo_server, pattern, read_exact, read_some, write_all};
+use sim_support::{echo, echo_server, pattern, read_exact, read_some, usual_seeds, write_all};
 use sledge_reactor::sim::{LinkConfig, NodeId, Simulation, SimulationConfig, for_seeds};
 use sledge_reactor::{TcpListener, TcpStream, now, peers, sleep, spawn_local};
 
@@ -73,7 +73,7 @@ fn echo_survives_every_split_over_200_seeds() {
             .unwrap();
         reads_seen.insert(first_read);
     });
-    let all = std::env::var_os("SLEDGE_SEED").is_none();
+    let all = usual_seeds();
     assert!(!all || reads_seen.len() > 5, "72-byte headers arrived only in these pieces: {reads_seen:?}");
 }
 
@@ -227,7 +227,7 @@ fn a_crash_is_seen_as_reset_or_silence_and_the_node_comes_back() {
             })
             .unwrap();
     });
-    let all = std::env::var_os("SLEDGE_SEED").is_none();
+    let all = usual_seeds();
     assert!(!all || (resets > 10 && silences > 10), "{resets} resets, {silences} silences");
 }
 
@@ -330,7 +330,7 @@ fn connections_overtake_each_other() {
             .unwrap();
         overtaken += u32::from(*order.borrow() == [1, 0]);
     });
-    let all = std::env::var_os("SLEDGE_SEED").is_none();
+    let all = usual_seeds();
     assert!(!all || (5..45).contains(&overtaken), "{overtaken} of 50");
 }
 

@@ -125,8 +125,7 @@ impl Pool {
         if len > MAX_BUFFER_BYTES {
             return None;
         }
-        let class = class_of(len);
-        let offset = self.inner.state.borrow_mut().take(class)?;
+        let (offset, class) = self.inner.state.borrow_mut().take(class_of(len))?;
         // SAFETY: `take` returns offsets inside the region only.
         let start = unsafe { self.inner.region.start().add(offset) };
         Some(Buffer::new(start, len as u32, class, self.clone()))
@@ -152,18 +151,26 @@ impl Pool {
 }
 
 impl State {
-    /// The offset of a free buffer of `class`.
-    fn take(&mut self, class: u8) -> Option<usize> {
+    /// The offset and class of a free buffer of `class`, or of a larger one when no chunk is left to serve
+    /// `class`.
+    fn take(&mut self, class: u8) -> Option<(usize, u8)> {
+        let mut class = class;
         let mut index = self.room[class as usize];
-        if index == NONE {
+        if index == NONE && self.free != NONE {
             index = self.free;
-            if index == NONE {
-                self.refused += 1;
-                return None;
-            }
             self.free = self.chunks[index as usize].next;
             self.chunks[index as usize].dedicate(class);
             self.link(index);
+        }
+        while index == NONE {
+            class += 1;
+            match self.room.get(class as usize) {
+                Some(larger) => index = *larger,
+                None => {
+                    self.refused += 1;
+                    return None;
+                }
+            }
         }
         let chunk = &mut self.chunks[index as usize];
         let word = chunk.map.iter().position(|word| *word != 0)?;
@@ -176,7 +183,7 @@ impl State {
         self.used_buffers += 1;
         self.used_bytes += class_bytes(class);
         let slot = word * 64 + bit as usize;
-        Some(((index as usize) << CHUNK_SHIFT) + slot * class_bytes(class))
+        Some((((index as usize) << CHUNK_SHIFT) + slot * class_bytes(class), class))
     }
 
     /// Marks the buffer at `offset` free again.

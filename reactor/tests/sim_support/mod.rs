@@ -94,3 +94,9 @@ pub async fn echo_server(address: SocketAddr) -> io::Result<()> {
 pub fn pattern(salt: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ salt.wrapping_mul(167)) as u8).collect()
 }
+
+/// Whether the seeds are those that the tests were written for, so that how often something happens can be
+/// checked.
+pub fn usual_seeds() -> bool {
+    std::env::var_os("SLEDGE_SEED").is_none() && std::env::var_os("SLEDGE_SEEDS").is_none()
+}

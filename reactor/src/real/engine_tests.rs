@@ -1,0 +1,155 @@
+//! Both drivers of the disk engine, without a reactor around them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::{Driver, Engine, TABLE};
+use super::file::open_disk;
+use super::ring::Ring;
+use super::threads::Threads;
+use super::wake::RealWaker;
+use crate::backend::DiskQueueOps;
+use crate::disk::{DiskCompletion, DiskOperation, DiskOptions, DiskRequest, QUEUE_DEPTH};
+use crate::memory::{Pool, PoolOptions, Segments};
+
+const BLOCK: usize = 4096;
+
+fn for_each_driver(test: impl Fn(&std::rc::Rc<Engine>)) {
+    let waker = Arc::new(RealWaker::new().unwrap());
+    let mut drivers: Vec<Box<dyn Driver>> = vec![Box::new(Threads::new(waker.clone()).unwrap())];
+    match Ring::new(waker.descriptor()) {
+        Ok(ring) => drivers.push(Box::new(ring)),
+        Err(error) => println!("left out: the kernel refuses io_uring: {error}"),
+    }
+    for driver in drivers {
+        let engine = Engine::over(driver);
+        test(&engine);
+        engine.drain();
+    }
+}
+
+fn run(engine: &std::rc::Rc<Engine>, queue: &mut dyn DiskQueueOps, request: DiskRequest) -> DiskCompletion {
+    queue.submit(request).unwrap();
+    let mut done = Vec::new();
+    while done.is_empty() {
+        engine.flush();
+        engine.reap();
+        queue.poll(&mut done);
+    }
+    done.remove(0)
+}
+
+fn disk(folder: &tempfile::TempDir, len: u64) -> crate::disk::Disk {
+    let options = DiskOptions { create_bytes: Some(len), direct: false, ..DiskOptions::default() };
+    open_disk(&folder.path().join("disk"), &options).unwrap()
+}
+
+// Without it the threads, which few machines need, could differ from the ring in what they do.
+#[test]
+fn both_drivers_do_the_same() {
+    for_each_driver(|engine| {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = Pool::ordinary(&PoolOptions { total_bytes: 4 << 20 }).unwrap();
+        let mut queue = engine.open_queue(&disk(&folder, 1 << 20)).unwrap();
+        let mut request = |operation, offset, length: usize, byte: u8| {
+            let mut segments = Segments::new();
+            if matches!(operation, DiskOperation::Read | DiskOperation::Write { .. }) {
+                // 100 bytes to skip, then two parts.
+                for len in [100 + BLOCK, length - BLOCK] {
+                    let mut buffer = pool.allocate(len).unwrap();
+                    buffer.fill(byte);
+                    segments.push(buffer).unwrap();
+                }
+            }
+            let length = length as u64;
+            let request = DiskRequest { token: 5, operation, offset, length, segments, skip: 100 };
+            run(engine, &mut *queue, request)
+        };
+        for durable in [false, true] {
+            let end = request(DiskOperation::Write { durable }, 0, 5 * BLOCK, 7);
+            assert_eq!((end.token, end.operation), (5, DiskOperation::Write { durable }));
+            assert_eq!(end.result.unwrap(), 5 * BLOCK);
+        }
+        assert_eq!(request(DiskOperation::Flush, 0, 0, 0).result.unwrap(), 0);
+        assert_eq!(request(DiskOperation::Discard, BLOCK as u64, BLOCK, 0).result.unwrap(), BLOCK);
+        let zeroes = request(DiskOperation::WriteZeroes, 3 * BLOCK as u64, BLOCK, 0);
+        assert_eq!(zeroes.result.unwrap(), BLOCK);
+        let read = request(DiskOperation::Read, 0, 5 * BLOCK, 9);
+        assert_eq!(read.result.unwrap(), 5 * BLOCK);
+        let mut data = vec![1; 100 + 5 * BLOCK];
+        read.segments.copy_to(0, &mut data);
+        assert!(data[..100].iter().all(|byte| *byte == 9), "what is skipped is left alone");
+        for (index, expected) in [7, 0, 7, 0, 7].into_iter().enumerate() {
+            let block = &data[100 + index * BLOCK..][..BLOCK];
+            assert!(block.iter().all(|byte| *byte == expected), "block {index}");
+        }
+    });
+}
+
+// Without it a queue could take more than it promised, or a table that is full could lose a request.
+#[test]
+fn full_queues_and_a_full_table_refuse() {
+    for_each_driver(|engine| {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = disk(&folder, 1 << 20);
+        let mut queues: Vec<_> = (0..3).map(|_| engine.open_queue(&disk).unwrap()).collect();
+        let request = |token| DiskRequest {
+            token,
+            operation: DiskOperation::Flush,
+            offset: 0,
+            length: 0,
+            segments: Segments::EMPTY,
+            skip: 0,
+        };
+        for queue in &mut queues[..2] {
+            for token in 0..QUEUE_DEPTH as u64 {
+                queue.submit(request(token)).unwrap();
+            }
+            assert_eq!(queue.submit(request(u64::MAX)).unwrap_err().token, u64::MAX);
+        }
+        assert_eq!(2 * QUEUE_DEPTH, TABLE);
+        assert_eq!(queues[2].submit(request(1)).unwrap_err().token, 1);
+        let mut tokens = Vec::new();
+        while tokens.len() < TABLE {
+            engine.flush();
+            engine.reap();
+            let mut done = Vec::new();
+            for queue in &mut queues {
+                queue.poll(&mut done);
+            }
+            tokens.extend(done.into_iter().map(|completion| completion.token));
+        }
+        tokens.sort_unstable();
+        let expected: Vec<u64> = (0..QUEUE_DEPTH as u64).flat_map(|token| [token, token]).collect();
+        assert_eq!(tokens, expected);
+        queues[2].submit(request(1)).unwrap();
+        assert_eq!(queues[2].outstanding(), 1);
+    });
+}
+
+// Without it a reactor could sleep on a completion that came just before, or never be woken by one that comes.
+#[test]
+fn a_completion_is_seen_before_sleep_or_ends_it() {
+    for_each_driver(|engine| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = engine.open_queue(&disk(&folder, 1 << 20)).unwrap();
+        let request = DiskRequest {
+            token: 1,
+            operation: DiskOperation::Flush,
+            offset: 0,
+            length: 0,
+            segments: Segments::EMPTY,
+            skip: 0,
+        };
+        queue.submit(request).unwrap();
+        engine.flush();
+        // However long it takes: once the call has ended, sleep is refused.
+        while engine.before_sleep() {
+            engine.after_sleep();
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        engine.after_sleep();
+        assert_eq!(engine.reap(), 1);
+        assert!(engine.before_sleep(), "nothing is in flight");
+    });
+}
