@@ -5,6 +5,7 @@
 
 use std::io::IoSliceMut;
 
+use sledge_nvme::opcode::Nvm;
 use sledge_nvme::sgl::Sgl;
 use sledge_nvme::{Command, Status};
 use sledge_reactor::memory::{self, Segments};
@@ -22,6 +23,9 @@ use crate::target::group::Shared;
 pub(crate) const SCRATCH_BYTES: usize = 256 * 1024;
 /// Receives that one connection may make in a turn before others get theirs.
 const RECEIVES_PER_TURN: usize = 4;
+
+/// Most bytes of host data that is no blocks, unless the command needs more.
+const PAGE_BYTES: u32 = 4096;
 
 /// Byte offsets of H2CData fields, for FEI (NVMe/TCP 1.0, 3.6.2.6).
 mod field {
@@ -194,7 +198,7 @@ impl Connection {
             },
             Transfer::HostToController(0) => self.execute(slot, shared),
             Transfer::HostToController(bytes) => match host_data(&command, bytes, in_capsule) {
-                Ok(by_transfer) => self.expect_data(slot, bytes, by_transfer, shared),
+                Ok((length, by_transfer)) => self.expect_data(slot, length, by_transfer, shared),
                 Err(status) => self.refuse(slot, status, shared),
             },
         }
@@ -304,14 +308,49 @@ fn host_buffer(command: &Command, bytes: u32) -> Result<(), Status> {
     }
 }
 
-/// Checks that the host offers `bytes`; true when an R2T has to ask for them.
-fn host_data(command: &Command, bytes: u32, in_capsule: u32) -> Result<bool, Status> {
+/// Checks that the host offers `bytes`: how much it sends, and whether an R2T has to ask for it.
+///
+/// Blocks come exactly. Other data may be followed by more that means nothing, up to a page: Linux sends a whole
+/// page of ranges with each Dataset Management, however few it fills.
+fn host_data(command: &Command, bytes: u32, in_capsule: u32) -> Result<(u32, bool), Status> {
+    let moves_blocks = matches!(Nvm::from_value(command.opcode), Some(Nvm::Write | Nvm::Compare));
+    let most = if moves_blocks { bytes } else { bytes.max(PAGE_BYTES) };
+    let fits = |length| length >= bytes && length <= most;
     match command.dptr.decode() {
         // Data starts where the capsule's data starts: ICDOFF is 0 and Sledge reports no other offsets.
         Sgl::InCapsule { offset, .. } if offset != 0 => Err(Status::SGL_OFFSET_INVALID.do_not_retry()),
-        Sgl::InCapsule { length, .. } if length == bytes && in_capsule == bytes => Ok(false),
-        Sgl::Transport { length } if length == bytes && in_capsule == 0 => Ok(true),
+        Sgl::InCapsule { length, .. } if fits(length) && in_capsule == length => Ok((length, false)),
+        Sgl::Transport { length } if fits(length) && in_capsule == 0 => Ok((length, true)),
         Sgl::InCapsule { .. } | Sgl::Transport { .. } => Err(Status::SGL_DATA_LENGTH_INVALID.do_not_retry()),
         _ => Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.do_not_retry()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sledge_nvme::sgl::Descriptor;
+
+    use super::*;
+
+    // Without this a write could be executed with data of another length than its range, or a host whose
+    // Dataset Management carries a whole page of ranges could not free anything.
+    #[test]
+    fn blocks_come_exactly_and_ranges_may_fill_a_page() {
+        let write = Command::write(1, 0, 8);
+        let data = |length| write.with_data(Descriptor::in_capsule(0, length));
+        assert_eq!(host_data(&data(4096), 4096, 4096), Ok((4096, false)));
+        let wrong = Err(Status::SGL_DATA_LENGTH_INVALID.do_not_retry());
+        assert_eq!(host_data(&data(8192), 4096, 8192), wrong);
+        assert_eq!(host_data(&data(4096), 4096, 512), wrong);
+        let ranges = Command::deallocate_ranges(1, 2);
+        let data = |length| ranges.with_data(Descriptor::transport(length));
+        assert_eq!(host_data(&data(32), 32, 0), Ok((32, true)));
+        assert_eq!(host_data(&data(4096), 32, 0), Ok((4096, true)));
+        assert_eq!(host_data(&data(8192), 32, 0), wrong);
+        assert_eq!(host_data(&data(16), 32, 0), wrong);
+        let keyed = write.with_data(Descriptor::keyed(0, 4096, 1));
+        assert_eq!(host_data(&keyed, 4096, 0), Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.do_not_retry()));
+        let shifted = write.with_data(Descriptor::in_capsule(16, 4096));
+        assert_eq!(host_data(&shifted, 4096, 4096), Err(Status::SGL_OFFSET_INVALID.do_not_retry()));
     }
 }
