@@ -2,7 +2,7 @@
 //!
 //! Reads lend the device's own memory, under a share of its gate until the loan is dropped, so a socket sends
 //! straight from it; writes copy into it, alone in their range. Memory is taken as it is first written, and
-//! really given back by deallocate. [`memory`] owns the bytes, [`channel`] the path of a command.
+//! really given back by deallocate. `memory` owns the bytes, `channel` the path of a command.
 
 mod channel;
 mod memory;

@@ -1,8 +1,8 @@
 //! The file device: blocks in a file or on a kernel block device, through the reactor's io_uring.
 //!
 //! Opened without the page cache where the file system can, so a completed write survives this process; what a
-//! power cut takes is decided by the disk's own cache, hence a real flush. Deallocate punches holes. [`task`] owns
-//! one command's steps, [`channel`] the queue and what commands wait for.
+//! power cut takes is decided by the disk's own cache, hence a real flush. Deallocate punches holes. `task` owns
+//! one command's steps, `channel` the queue and what commands wait for.
 
 mod channel;
 mod status;

@@ -134,3 +134,27 @@ pub async fn read(channel: &mut dyn Channel, slba: u64, blocks: u32) -> (Status,
     let completion = run(channel, IoCommand::new(7, Operation::Read, slba, blocks)).await;
     (completion.status, bytes_of(&completion.data))
 }
+
+/// Adds 1 to the number in block 3, `times` times, by compare-and-write; others do the same meanwhile.
+pub async fn count_up(device: Arc<dyn BlockDevice>, times: u64) {
+    let block = device.geometry().block_bytes as usize;
+    let mut channel = device.open_channel().unwrap();
+    let mut wins = 0;
+    while wins < times {
+        let (status, before) = read(channel.as_mut(), 3, 1).await;
+        assert_eq!(status, Status::SUCCESS);
+        let number = u64::from_le_bytes(before[..8].try_into().unwrap());
+        assert!(before[8..].iter().all(|byte| *byte == before[0]), "a block is torn");
+        let mut both = before;
+        both.extend_from_slice(&(number + 1).to_le_bytes());
+        both.extend(std::iter::repeat_n((number + 1) as u8, block - 8));
+        let completion =
+            run(channel.as_mut(), command(Operation::CompareAndWrite, 3, 1, segments(&both, &[]))).await;
+        match completion.status {
+            Status::SUCCESS => wins += 1,
+            Status::COMPARE_FAILURE => {}
+            status => panic!("{status}"),
+        }
+        yield_now().await;
+    }
+}
