@@ -1,0 +1,42 @@
+//! `sledge config`.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::client::{Client, Failure};
+use crate::output::Report;
+
+pub(super) fn save(client: &mut Client, file: Option<PathBuf>) -> Result<Report, Failure> {
+    let config = client.ask("save_config")?;
+    let text = format!("{config:#}");
+    let Some(file) = file else { return Ok(Report::say(config, text)) };
+    write_whole(&file, &text)
+        .map_err(|error| Failure::Usage(format!("can't write {}: {error}", file.display())))?;
+    Ok(Report::say(config, format!("saved to {}; `sledge-target -c {0}` starts with it", file.display())))
+}
+
+/// Writes beside the file and renames, so that a crash leaves the old file or the new one.
+fn write_whole(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut new = file.as_os_str().to_owned();
+    new.push(".new");
+    let written = File::create(&new).and_then(|mut output| {
+        output.write_all(text.as_bytes())?;
+        output.write_all(b"\n")?;
+        output.sync_all()
+    });
+    written.and_then(|()| fs::rename(&new, file)).inspect_err(|_| {
+        let _ = fs::remove_file(&new);
+    })
+}
+
+pub(super) fn load(client: &mut Client, file: &Path) -> Result<Report, Failure> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| Failure::Usage(format!("can't read {}: {error}", file.display())))?;
+    let config: Value = serde_json::from_str(&text)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
+    let result = client.call("load_config", config)?;
+    Ok(Report::say(result, format!("loaded {}", file.display())))
+}

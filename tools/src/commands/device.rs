@@ -1,0 +1,99 @@
+//! `sledge device`.
+
+use serde_json::{Value, json};
+
+use super::given;
+use crate::arguments::{CreateDevice, Device, Shape};
+use crate::client::{Client, Failure};
+use crate::output::{Report, Rows, items, text};
+use crate::size;
+
+pub(super) fn run(client: &mut Client, command: Device) -> Result<Report, Failure> {
+    match command {
+        Device::List => list(client),
+        Device::Create(wanted) => create(client, wanted),
+        Device::Delete { name } => delete(client, &name),
+    }
+}
+
+fn list(client: &mut Client) -> Result<Report, Failure> {
+    let all = client.ask("bdev_get_bdevs")?;
+    let mut rows = Rows::new(&["NAME", "KIND", "#SIZE", "#BLOCK", "USED BY"]);
+    for device in items(&all) {
+        let blocks = device["num_blocks"].as_u64().unwrap_or(0);
+        let block_size = device["block_size"].as_u64().unwrap_or(0);
+        rows.add([
+            text(&device["name"]),
+            text(&device["product_name"]),
+            size::show(blocks.saturating_mul(block_size)),
+            block_size.to_string(),
+            text(&device["claimed_by"]),
+        ]);
+    }
+    Ok(Report::table(all, rows, "there are no devices; create one with `sledge device create`"))
+}
+
+fn blocks(shape: &Shape) -> Result<u64, Failure> {
+    let block = u64::from(shape.block_size);
+    if block == 0 || !shape.size.is_multiple_of(block) || shape.size == 0 {
+        let reason = format!("the size, {} bytes, is not a multiple of the block size, {block}", shape.size);
+        return Err(Failure::Usage(reason));
+    }
+    Ok(shape.size / block)
+}
+
+fn create(client: &mut Client, wanted: CreateDevice) -> Result<Report, Failure> {
+    let (method, params) = match wanted {
+        CreateDevice::Malloc { name, shape } => (
+            "bdev_malloc_create",
+            given([
+                ("name", json!(name)),
+                ("num_blocks", json!(blocks(&shape)?)),
+                ("block_size", json!(shape.block_size)),
+            ]),
+        ),
+        CreateDevice::Null { name, shape } => (
+            "bdev_null_create",
+            json!({"name": name, "num_blocks": blocks(&shape)?, "block_size": shape.block_size}),
+        ),
+        CreateDevice::File { name, path, size, block_size } => {
+            // The target may run in another folder than this command.
+            let filename = std::path::absolute(&path)
+                .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+            let params = given([
+                ("name", json!(name)),
+                ("filename", json!(filename)),
+                ("create_bytes", json!(size)),
+                ("block_size", json!(block_size)),
+            ]);
+            ("bdev_uring_create", params)
+        }
+        CreateDevice::Delay { name, base, read, write, read_p99, write_p99 } => (
+            "bdev_delay_create",
+            json!({
+                "name": name,
+                "base_bdev_name": base,
+                "avg_read_latency": read,
+                "p99_read_latency": read_p99.unwrap_or(read),
+                "avg_write_latency": write,
+                "p99_write_latency": write_p99.unwrap_or(write),
+            }),
+        ),
+        CreateDevice::Error { base } => ("bdev_error_create", json!({"base_name": base})),
+    };
+    let name = client.call(method, params)?;
+    let said = format!("created {}", text(&name));
+    Ok(Report::say(name, said))
+}
+
+/// Each kind has a method of its own; the kind is the one name in what is particular to the device.
+fn delete(client: &mut Client, name: &str) -> Result<Report, Failure> {
+    let found = client.call("bdev_get_bdevs", json!({"name": name}))?;
+    let kind = items(&found)
+        .first()
+        .and_then(|device| device["driver_specific"].as_object())
+        .and_then(|particular| particular.keys().next().cloned())
+        .ok_or_else(|| Failure::Usage(format!("the target does not say what kind of device {name} is")))?;
+    let result: Value = client.call(&format!("bdev_{kind}_delete"), json!({"name": name}))?;
+    Ok(Report::say(result, format!("deleted {name}")))
+}
