@@ -78,7 +78,7 @@ struct Known {
 #[test]
 fn a_crash_takes_only_what_was_not_flushed() {
     let (mut lost, mut torn, mut kept) = (0, 0, 0);
-    for_seeds(200, |seed| {
+    for_seeds(100, |seed| {
         let (mut simulation, node, disk) = with_disk(seed);
         let known = Rc::new(RefCell::new([Known::default(); BLOCKS as usize]));
         let writer = known.clone();
