@@ -53,7 +53,8 @@ impl World {
 
     /// What [`World::serve`] serves.
     pub fn definition(&self, devices: Vec<Arc<dyn BlockDevice>>) -> TargetDefinition {
-        let namespaces = devices.into_iter().zip(1..).map(|(device, nsid)| namespace(&self.target, nsid, device));
+        let namespaces =
+            devices.into_iter().zip(1..).map(|(device, nsid)| namespace(&self.target, nsid, device));
         let subsystem = subsystem(NQN, self.address(), self.target_reactors, namespaces.collect());
         TargetDefinition {
             subsystems: BTreeMap::from([(NQN.to_owned(), Arc::new(subsystem))]),

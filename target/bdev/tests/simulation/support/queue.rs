@@ -47,7 +47,8 @@ impl Poller for QueuePoller {
         for completion in self.done.drain(..) {
             let mut waiters = self.inner.waiters.borrow_mut();
             let token = completion.token;
-            let waiter = waiters.get_mut(&token).unwrap_or_else(|| panic!("command {token} is answered twice"));
+            let waiter =
+                waiters.get_mut(&token).unwrap_or_else(|| panic!("command {token} is answered twice"));
             assert!(waiter.answer.is_none(), "command {token} is answered twice");
             waiter.answer = Some(completion);
             if let Some(waker) = waiter.waker.take() {
@@ -65,11 +66,8 @@ impl Poller for QueuePoller {
 impl Queue {
     /// Starts to poll a queue pair.
     pub fn new(pair: QueuePair) -> Rc<Queue> {
-        let inner = Rc::new(Inner {
-            pair: RefCell::new(pair),
-            waiters: RefCell::default(),
-            next: Cell::new(1),
-        });
+        let inner =
+            Rc::new(Inner { pair: RefCell::new(pair), waiters: RefCell::default(), next: Cell::new(1) });
         let poller = register_poller(QueuePoller { inner: inner.clone(), done: Vec::new() });
         Rc::new(Queue { inner, _poller: poller })
     }
@@ -96,7 +94,14 @@ impl Queue {
     }
 
     /// One command; data is given in the memory of the reactor's pool, however many segments that takes.
-    pub async fn io(&self, operation: Operation, slba: u64, blocks: u32, fua: bool, data: &[u8]) -> (Status, Vec<u8>) {
+    pub async fn io(
+        &self,
+        operation: Operation,
+        slba: u64,
+        blocks: u32,
+        fua: bool,
+        data: &[u8],
+    ) -> (Status, Vec<u8>) {
         let completion = self.submit(operation, slba, blocks, fua, segments(data)).await;
         let mut bytes = vec![0; completion.data.len_bytes()];
         completion.data.copy_to(0, &mut bytes);

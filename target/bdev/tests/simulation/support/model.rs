@@ -6,9 +6,12 @@
 use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use sledge_nvme::Status;
 use sledge_nvme::io::Operation;
+use sledge_nvmf::host::QueuePairState;
+use sledge_reactor::sleep;
 
 use super::queue::Queue;
 
@@ -90,6 +93,11 @@ pub fn stamp_of(block: &[u8], lba: u64) -> u64 {
 pub struct Model {
     first: u64,
     possible: Vec<Vec<u64>>,
+    /// Writes that were never answered, by block.
+    ghosts: Vec<Vec<u64>>,
+    /// Whether such a write may still be done at any later time: a link that was cut delivers late what a host has
+    /// given up, and no host can know.
+    pub keeps_ghosts: bool,
     block_bytes: usize,
 }
 
@@ -97,7 +105,9 @@ impl Model {
     /// A range of zeroes.
     pub fn new(range: Range<u64>, block_bytes: u32) -> Model {
         let possible = vec![vec![0]; (range.end - range.start) as usize];
-        Model { first: range.start, possible, block_bytes: block_bytes as usize }
+        let ghosts = vec![Vec::new(); possible.len()];
+        let block_bytes = block_bytes as usize;
+        Model { first: range.start, possible, ghosts, keeps_ghosts: false, block_bytes }
     }
 
     /// The range.
@@ -117,15 +127,24 @@ impl Model {
         for possible in self.at(slba, blocks) {
             possible.push(stamp);
         }
+        if self.keeps_ghosts {
+            let start = (slba - self.first) as usize;
+            for ghosts in &mut self.ghosts[start..start + blocks as usize] {
+                ghosts.push(stamp);
+            }
+        }
     }
 
     /// Checks what was read. From then on blocks hold that.
     pub fn check(&mut self, slba: u64, data: &[u8]) {
-        let block_bytes = self.block_bytes;
-        let blocks = (data.len() / block_bytes) as u32;
-        for ((block, lba), possible) in data.chunks(block_bytes).zip(slba..).zip(self.at(slba, blocks)) {
+        for (block, lba) in data.chunks(self.block_bytes).zip(slba..) {
             let stamp = stamp_of(block, lba);
-            assert!(possible.contains(&stamp), "block {lba} holds {stamp}, but may only hold {possible:?}");
+            let at = (lba - self.first) as usize;
+            let (possible, ghosts) = (&mut self.possible[at], &self.ghosts[at]);
+            assert!(
+                possible.contains(&stamp) || ghosts.contains(&stamp),
+                "block {lba} holds {stamp}, but may only hold {possible:?} or {ghosts:?}"
+            );
             *possible = vec![stamp];
         }
     }
@@ -134,8 +153,9 @@ impl Model {
     pub fn certain(&self, slba: u64, blocks: u32) -> Option<Vec<u8>> {
         let mut data = vec![0; blocks as usize * self.block_bytes];
         for (block, lba) in data.chunks_mut(self.block_bytes).zip(slba..) {
-            match self.possible[(lba - self.first) as usize][..] {
-                [stamp] => fill(block, lba, self.block_bytes, stamp),
+            let at = (lba - self.first) as usize;
+            match self.possible[at][..] {
+                [stamp] if self.ghosts[at].is_empty() => fill(block, lba, self.block_bytes, stamp),
                 _ => return None,
             }
         }
@@ -161,9 +181,17 @@ pub struct Worker {
     pub tolerates: Tolerates,
     /// Commands that succeeded.
     pub successes: u64,
+    /// Commands that failed.
+    pub failures: u64,
 }
 
 impl Worker {
+    /// A worker on a range of zeroes.
+    pub fn new(queue: Rc<Queue>, range: Range<u64>, draw: Draw, tolerates: Tolerates) -> Worker {
+        let model = Model::new(range, queue.geometry().block_bytes);
+        Worker { queue, model, stamps: Stamps::new(), draw, tolerates, successes: 0, failures: 0 }
+    }
+
     /// One random command, checked.
     pub async fn step(&mut self) {
         let range = self.model.range();
@@ -191,6 +219,24 @@ impl Worker {
         }
     }
 
+    /// Many random commands. After one that failed the connection is given time to come back.
+    pub async fn run(&mut self, steps: u64, pause: Duration) {
+        for _ in 0..steps {
+            let before = self.failures;
+            self.step().await;
+            let mut patience = 10_000;
+            while self.failures > before && self.queue.state() != QueuePairState::Live {
+                assert!(self.queue.state() != QueuePairState::Ended, "the host has given the controller up");
+                patience -= 1;
+                assert!(patience > 0, "the connection does not come back");
+                sleep(Duration::from_millis(100)).await;
+            }
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+        }
+    }
+
     /// Reads and checks all of the range.
     pub async fn verify(&mut self) {
         let range = self.model.range();
@@ -200,6 +246,26 @@ impl Worker {
             let data = self.queue.read(at, blocks).await;
             self.model.check(at, &data);
             at += u64::from(blocks);
+        }
+    }
+
+    /// Reads and checks all of the range, however often that takes.
+    pub async fn settle(&mut self) {
+        let range = self.model.range();
+        let mut at = range.start;
+        let mut patience = 1000;
+        while at < range.end {
+            let blocks = u64::from(self.queue.max_blocks()).min(range.end - at) as u32;
+            let (status, data) = self.queue.io(Operation::Read, at, blocks, false, &[]).await;
+            if status.is_success() {
+                self.model.check(at, &data);
+                at += u64::from(blocks);
+                continue;
+            }
+            assert!((self.tolerates)(status), "read: {status}");
+            patience -= 1;
+            assert!(patience > 0, "the connection does not come back");
+            sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -277,6 +343,7 @@ impl Worker {
         let succeeded = status.is_success();
         assert!(succeeded || (self.tolerates)(status), "{what}: {status}");
         self.successes += u64::from(succeeded);
+        self.failures += u64::from(!succeeded);
         succeeded
     }
 }

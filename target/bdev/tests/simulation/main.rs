@@ -1,0 +1,11 @@
+//! Host and target in one simulated world: what one writes through the other is what it reads back, and what breaks
+//! on the way breaks nothing else. Each seed of each test is a run that replays exactly.
+#![allow(clippy::unwrap_used)]
+
+mod controller_life;
+mod crashes;
+mod definition_changes;
+mod losses;
+mod malformed;
+mod random_io;
+mod support;
