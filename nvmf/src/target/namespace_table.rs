@@ -129,10 +129,8 @@ impl NamespaceTable {
                 }
             }
         }
-        for entry in &mut self.open {
-            if let Some(open) = entry {
-                open.retired = !namespaces(target).any(|wanted| wanted.instance == open.definition.instance);
-            }
+        for open in self.open.iter_mut().flatten() {
+            open.retired = !namespaces(target).any(|wanted| wanted.instance == open.definition.instance);
         }
         self.drop_drained();
     }

@@ -112,10 +112,10 @@ impl Connection {
         }
         let mut data = std::mem::take(&mut self.slots.get_mut(first).data);
         // Each half's data is one buffer.
-        if let Some(segment) = self.slots.get_mut(second).data.pop() {
-            if data.push(segment).is_err() {
-                return self.refuse(first, Status::INTERNAL_ERROR, shared);
-            }
+        if let Some(segment) = self.slots.get_mut(second).data.pop()
+            && data.push(segment).is_err()
+        {
+            return self.refuse(first, Status::INTERNAL_ERROR, shared);
         }
         let write = self.slots.get(second).command;
         let (slba, blocks, fua) = (write.slba(), write.blocks(), write.fua() || self.writes_through());
