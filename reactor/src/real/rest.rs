@@ -72,7 +72,10 @@ mod tests {
     // order of two senders and the reactor.
     #[test]
     fn no_wake_is_lost() {
-        loom::model(|| {
+        let mut builder = loom::model::Builder::new();
+        // Every order with up to 3 preemptions; without a bound it takes most of a minute and finds no more.
+        builder.preemption_bound = Some(3);
+        builder.check(|| {
             let rest = Arc::new(Rest::new());
             let messages = [Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false))];
             let event = Arc::new(AtomicBool::new(false));
