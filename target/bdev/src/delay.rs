@@ -259,4 +259,19 @@ impl Channel for DelayChannel {
     fn needs_polling(&self) -> bool {
         !self.waiting.is_empty() || self.relay.needs_polling()
     }
+
+    fn abort(&mut self, token: u64) -> bool {
+        let Some(number) = self.relay.number_of(token) else { return false };
+        let (found, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|delayed| delayed.0.io.token == u64::from(number));
+        self.waiting = waiting.into();
+        match found.into_iter().next() {
+            Some(Reverse(delayed)) => {
+                self.relay.abort_here(delayed.io);
+                true
+            }
+            None => self.relay.abort_below(number),
+        }
+    }
 }

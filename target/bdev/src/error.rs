@@ -362,6 +362,18 @@ impl Channel for ErrorChannel {
     fn needs_polling(&self) -> bool {
         !self.pending.is_empty() || self.relay.needs_polling()
     }
+
+    fn abort(&mut self, token: u64) -> bool {
+        let Some(number) = self.relay.number_of(token) else { return false };
+        let pending = self.pending.iter().position(|io| io.token == u64::from(number));
+        match pending.and_then(|at| self.pending.remove(at)) {
+            Some(io) => {
+                self.relay.abort_here(io);
+                true
+            }
+            None => self.relay.abort_below(number),
+        }
+    }
 }
 
 fn corrupt_read(mut completion: IoCompletion, corruption: Corruption) -> IoCompletion {

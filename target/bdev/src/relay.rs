@@ -41,7 +41,7 @@ impl<T> Relay<T> {
 
     /// Whether the lower channel must be polled.
     pub(crate) fn needs_polling(&self) -> bool {
-        self.lower.needs_polling()
+        self.lower.needs_polling() || !self.completed.is_empty()
     }
 
     /// Shape of both devices.
@@ -89,6 +89,21 @@ impl<T> Relay<T> {
         completion.token = entry.token;
         self.counters.count(entry.operation, entry.bytes, entry.started, completion.status);
         Some((completion, entry.memo))
+    }
+
+    /// The number of the command that its submitter calls `token`.
+    pub(crate) fn number_of(&self, token: u64) -> Option<u32> {
+        self.entries.find(|entry| entry.token == token)
+    }
+
+    /// Asks the lower device to give a command up, by its number.
+    pub(crate) fn abort_below(&mut self, number: u32) -> bool {
+        self.lower.abort(u64::from(number))
+    }
+
+    /// Ends a command that never went down as aborted; [`Relay::poll`] answers it.
+    pub(crate) fn abort_here(&mut self, io: IoCommand) {
+        self.completed.push(io.complete(Status::ABORTED_BY_REQUEST));
     }
 
     /// Takes in what the lower device has done; `finish` has the last word on each.

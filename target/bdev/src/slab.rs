@@ -42,6 +42,11 @@ impl<T> Slab<T> {
         self.places.get_mut(index as usize)?.as_mut()
     }
 
+    /// The number of the first entry that `is_it`. Looks at all of them: for what is rare.
+    pub(crate) fn find(&self, is_it: impl Fn(&T) -> bool) -> Option<u32> {
+        self.places.iter().position(|place| place.as_ref().is_some_and(&is_it)).map(|index| index as u32)
+    }
+
     /// Removes the entry under a number.
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
         let entry = self.places.get_mut(index as usize)?.take()?;

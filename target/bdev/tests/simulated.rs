@@ -237,3 +237,42 @@ fn compare_and_write_is_atomic_and_replays() {
         assert_eq!(race(seed), race(seed), "seed {seed}");
     }
 }
+
+// Deleting this lets an aborted command still touch the device, or never be answered, or lets an Abort hit
+// another command.
+#[test]
+fn waiting_commands_can_be_aborted() {
+    let mut world = Simulation::new(4);
+    let node = world.add_node("node", 1);
+    world
+        .block_on(node, || async {
+            let base = common::malloc(64, 4096);
+            let stuck = Arc::new(ErrorDevice::new(base, ErrorOptions::default()).unwrap());
+            stuck.inject(&[IoType::Write], Injection::Pending, 1, 0).unwrap();
+            let latencies =
+                Latencies { avg_write_latency: 1000, p99_write_latency: 1000, ..Latencies::default() };
+            let options = DelayOptions { name: "Delay0".to_owned(), uuid: None, latencies };
+            let device = DelayDevice::new(stuck, options).unwrap();
+            let mut channel = device.open_channel().unwrap();
+            let mut write = |token, byte: u8| {
+                let mut io = command(Operation::Write, 0, 1, segments(&[byte; 4096], &[]));
+                io.token = token;
+                assert!(matches!(channel.submit(io), Submitted::Pending));
+            };
+            // The first hangs below the delay, the second waits in it, the third is left alone.
+            write(70, 7);
+            write(80, 8);
+            write(90, 9);
+            assert!(channel.abort(80) && !channel.abort(80) && !channel.abort(81));
+            let aborted = common::finish(channel.as_mut()).await;
+            assert_eq!((aborted.token, aborted.status), (80, Status::ABORTED_BY_REQUEST));
+            let done = common::finish(channel.as_mut()).await;
+            assert_eq!((done.token, done.status), (90, Status::SUCCESS));
+            assert!(channel.abort(70));
+            let aborted = common::finish(channel.as_mut()).await;
+            assert_eq!((aborted.token, aborted.status), (70, Status::ABORTED_BY_REQUEST));
+            assert_eq!(channel.outstanding(), 0);
+            assert_eq!(common::read(channel.as_mut(), 0, 1).await.1, [9; 4096]);
+        })
+        .unwrap();
+}

@@ -20,6 +20,9 @@ use crate::slab::Slab;
 use crate::statistics::ChannelCounters;
 use crate::zero::Zeroes;
 
+/// Completions that a channel has room for from the start; more at once make it grow, once.
+const USUAL_COMPLETIONS: usize = 64;
+
 /// One reactor's way to a file device.
 pub(super) struct UringChannel {
     shared: Arc<Shared>,
@@ -50,7 +53,7 @@ impl UringChannel {
             tasks: Slab::new(MAX_OUTSTANDING),
             waiting: VecDeque::new(),
             short_of_memory: 0,
-            completed: Vec::new(),
+            completed: Vec::with_capacity(USUAL_COMPLETIONS),
             counters,
         })
     }
