@@ -118,7 +118,7 @@ async fn check(device: Arc<dyn BlockDevice>, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     // Deleting this lets the memory device lose, misplace or invent bytes, or leave its ranges locked.
     #[test]

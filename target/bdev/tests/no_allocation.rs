@@ -7,12 +7,13 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sledge_bdev::BlockDevice;
 use sledge_bdev::delay::{DelayDevice, DelayOptions, Latencies};
 use sledge_bdev::null::{NullDevice, NullOptions};
 use sledge_nvme::io::{Channel, IoCommand, IoCompletion, Operation, Submitted};
-use sledge_reactor::{memory, yield_now};
+use sledge_reactor::{memory, sleep, yield_now};
 
 struct Counting;
 
@@ -44,7 +45,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Submits a batch of commands and polls until all have ended.
-async fn batch(channel: &mut dyn Channel, number: u64, done: &mut Vec<IoCompletion>) {
+async fn batch(channel: &mut dyn Channel, number: u64, done: &mut Vec<IoCompletion>, pause: Duration) {
     let mut pending = 0;
     for index in 0..16u64 {
         let operation = match (number + index) % 4 {
@@ -62,6 +63,7 @@ async fn batch(channel: &mut dyn Channel, number: u64, done: &mut Vec<IoCompleti
             Submitted::Pending => pending += 1,
         }
     }
+    sleep(pause).await;
     while pending > 0 {
         channel.poll(done);
         pending -= done.len();
@@ -89,11 +91,12 @@ fn no_device_allocates_per_command() {
             let mut channel = device.open_channel().unwrap();
             let mut done = Vec::with_capacity(64);
             for number in 0..50 {
-                batch(channel.as_mut(), number, &mut done).await;
+                // Long enough that many end at once: tables reach the size that they need.
+                batch(channel.as_mut(), number, &mut done, Duration::from_millis(number % 5)).await;
             }
             let before = ALLOCATIONS.with(Cell::get);
             for number in 0..100 {
-                batch(channel.as_mut(), number, &mut done).await;
+                batch(channel.as_mut(), number, &mut done, Duration::ZERO).await;
             }
             ALLOCATIONS.with(Cell::get) - before
         });
