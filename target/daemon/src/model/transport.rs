@@ -58,7 +58,7 @@ impl Transport {
         let options = &self.options;
         within("max_queue_depth", options.max_queue_depth.into(), 2, 4096)?;
         within("max_io_qpairs_per_ctrlr", options.max_io_queues_per_controller.into(), 1, 1024)?;
-        within("max_io_size", options.max_io_bytes.into(), PAGE_BYTES.into(), 1 << 20)?;
+        within("max_io_size", options.max_io_bytes.into(), (2 * PAGE_BYTES).into(), 1 << 20)?;
         within("in_capsule_data_size", options.in_capsule_data_bytes.into(), 0, 1 << 20)?;
         if !options.max_io_bytes.is_power_of_two() {
             return Err(RpcError::invalid_param("max_io_size", "not a power of two"));
