@@ -1,0 +1,150 @@
+//! The process from outside: start, management socket, signals, end.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Stdio;
+
+use crate::support::{Target, free_port, program};
+use serde_json::{Value, json};
+
+// Without it: the first command of a newcomer might not serve a disk, or lose it at the next start.
+#[test]
+fn without_arguments_it_serves_a_disk() {
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let mut target = Target::start(&["--listen", &listen]);
+    let printed = target.printed(4);
+    assert!(printed[0].contains("Any host"), "{printed:?}");
+    assert_eq!(printed[2], format!("  nvme discover -t tcp -a 127.0.0.1 -s {port}"));
+    assert_eq!(
+        printed[3],
+        format!("  nvme connect -t tcp -a 127.0.0.1 -s {port} -n nqn.2026-01.io.sledge:default")
+    );
+    TcpStream::connect(&listen).unwrap();
+    assert_eq!(fs::metadata(target.folder.path().join("sledge-data/disk.img")).unwrap().len(), 1 << 30);
+    let mode =
+        |path: &str| fs::metadata(target.folder.path().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("sledge-data"), mode("sledge-data/sledge.sock")), (0o700, 0o600));
+    let before = target.call("nvmf_get_subsystems", json!({})).unwrap();
+    assert_eq!(before[1]["namespaces"][0]["nsid"], 1);
+
+    let folder = target.end();
+    assert!(!folder.path().join("sledge-data/sledge.sock").exists());
+    let mut target = Target::start_in(folder, &["--listen", &listen]);
+    assert_eq!(target.call("nvmf_get_subsystems", json!({})).unwrap(), before);
+}
+
+// Without it: a management client could half-configure the target, or see what is not there.
+#[test]
+fn calls_change_the_target() {
+    let mut target = Target::start(&["--empty"]);
+    let (nqn, port) = ("nqn.2026-01.io.sledge:test", free_port());
+    let address =
+        json!({"trtype": "tcp", "adrfam": "ipv4", "traddr": "127.0.0.1", "trsvcid": port.to_string()});
+    let listener = json!({"nqn": nqn, "listen_address": address});
+    let namespace = json!({"nqn": nqn, "namespace": {"bdev_name": "Malloc0"}});
+    let mut call = |method: &str, params: &Value| target.call(method, params.clone());
+
+    assert_eq!(
+        call("bdev_malloc_create", &json!({"num_blocks": 64, "block_size": 512})),
+        Ok(json!("Malloc0"))
+    );
+    call("nvmf_create_subsystem", &json!({"nqn": nqn})).unwrap();
+    let (code, reason) = call("nvmf_subsystem_add_listener", &listener).unwrap_err();
+    assert!(code == -32602 && reason.contains("nvmf_create_transport"), "{reason}");
+    call("nvmf_create_transport", &json!({"trtype": "TCP"})).unwrap();
+    call("nvmf_subsystem_add_listener", &listener).unwrap();
+    assert_eq!(call("nvmf_subsystem_add_ns", &namespace), Ok(json!(1)));
+    assert_eq!(call("nvmf_subsystem_add_ns", &namespace).unwrap_err().0, -16);
+    TcpStream::connect(("127.0.0.1", port)).unwrap();
+
+    // A port that somebody else has: refused, and nothing of it stays.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut elsewhere = listener.clone();
+    elsewhere["listen_address"]["trsvcid"] = json!(taken.local_addr().unwrap().port().to_string());
+    assert_eq!(call("nvmf_subsystem_add_listener", &elsewhere).unwrap_err().0, -98);
+    let listeners = call("nvmf_subsystem_get_listeners", &json!({"nqn": nqn})).unwrap();
+    assert_eq!(listeners.as_array().unwrap().len(), 1);
+
+    assert_eq!(call("bdev_malloc_delete", &json!({"name": "Malloc0"})).unwrap_err().0, -16);
+    call("nvmf_subsystem_remove_ns", &json!({"nqn": nqn, "nsid": 1})).unwrap();
+    call("bdev_malloc_delete", &json!({"name": "Malloc0"})).unwrap();
+    assert_eq!(call("bdev_get_bdevs", &json!({"name": "Malloc0"})).unwrap_err().0, -19);
+    call("nvmf_subsystem_remove_listener", &listener).unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    let reactors = call("framework_get_reactors", &json!({})).unwrap();
+    assert_eq!(reactors["reactors"][0]["lcore"], 0);
+    assert_eq!(call("spdk_kill_instance", &json!({"sig_name": "SIGTERM"})), Ok(json!(true)));
+    assert_eq!(target.wait().code(), Some(0));
+}
+
+// Without it: one client's nonsense could take the target, or the next client, down with it.
+#[test]
+fn nonsense_on_the_socket_hurts_only_its_sender() {
+    let mut target = Target::start(&["--empty"]);
+    for nonsense in
+        [&b"\x00\xff\x16\x03"[..], b"GET / HTTP/1.1\r\n\r\n", b"{\"jsonrpc\": \"2.0\", \"id\": 1,}"]
+    {
+        let mut stream = UnixStream::connect(target.socket()).unwrap();
+        stream.write_all(nonsense).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("-32700"), "{answer}");
+    }
+    let silent: Vec<_> = (0..200).map(|_| UnixStream::connect(target.socket())).collect();
+    drop(silent);
+    target.call("spdk_get_version", json!({})).unwrap();
+    assert_eq!(target.call("bdev_get_bdevs", json!({"nmae": "x"})).unwrap_err().0, -32602);
+    assert_eq!(target.call("nosuch", json!({})).unwrap_err().0, -32601);
+}
+
+// Without it: a start that fails would leave a person with a stack of words, or a half-started target.
+#[test]
+fn a_failed_start_is_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let failed = |arguments: &[&str]| {
+        let output = program(folder.path()).args(arguments).args(["--log-level", "ERROR"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.starts_with("sledge-target: "), "{said}");
+        said
+    };
+    assert!(failed(&["--listen", &address]).contains("choose another address"));
+    assert!(failed(&["-c", "missing.json"]).contains("missing.json"));
+    assert!(failed(&["--empty", "--cores", "900"]).contains("900"));
+
+    let running = Target::start(&["--empty"]);
+    let socket = running.socket();
+    assert!(failed(&["--empty", "-r", socket.to_str().unwrap()]).contains("another target"));
+}
+
+// Without it: a service manager would not learn that the target is up, or kill it while it drains.
+#[test]
+fn the_service_manager_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let mut process = program(folder.path())
+        .arg("--empty")
+        .env("NOTIFY_SOCKET", folder.path().join("notify"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let told = || {
+        let mut bytes = [0; 64];
+        let length = manager.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    let killed =
+        std::process::Command::new("sh").args(["-c", &format!("kill -INT {}", process.id())]).status();
+    assert!(killed.unwrap().success());
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+}

@@ -1,0 +1,126 @@
+//! A real `sledge-target` process in a folder of its own, and a client for its management socket.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A port of 127.0.0.1 that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The program, to be run in a folder, without what the environment could say to it.
+pub fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sledge-target"));
+    command.current_dir(folder).env_remove("SLEDGE_SOCKET").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+    command
+}
+
+/// A running target; killed when dropped.
+pub struct Target {
+    pub folder: TempDir,
+    pub process: Child,
+    stream: Option<UnixStream>,
+}
+
+impl Target {
+    /// Starts a target in a new folder and waits until it answers.
+    pub fn start(arguments: &[&str]) -> Target {
+        Target::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// Starts a target in a folder and waits until it answers.
+    pub fn start_in(folder: TempDir, arguments: &[&str]) -> Target {
+        let process = program(folder.path())
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut target = Target { folder, process, stream: None };
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Ok(stream) = UnixStream::connect(target.socket()) {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                target.stream = Some(stream);
+                target.call("framework_wait_init", json!({})).unwrap();
+                return target;
+            }
+            if let Some(status) = target.process.try_wait().unwrap() {
+                let mut log = String::new();
+                target.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+                panic!("the target ended with {status}: {log}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the target does not answer");
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("sledge-data/sledge.sock")
+    }
+
+    /// The first lines that the target printed.
+    pub fn printed(&mut self, lines: usize) -> Vec<String> {
+        let output = BufReader::new(self.process.stdout.as_mut().unwrap());
+        output.lines().take(lines).map(Result::unwrap).collect()
+    }
+
+    /// Calls a method; an error as its code and message.
+    pub fn call(&mut self, method: &str, params: Value) -> Result<Value, (i64, String)> {
+        let stream = self.stream.as_mut().unwrap();
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        stream.write_all(request.to_string().as_bytes()).unwrap();
+        let mut reader = serde_json::Deserializer::from_reader(&*stream);
+        let mut response = Value::deserialize(&mut reader).unwrap();
+        match response.get("error") {
+            Some(error) => {
+                Err((error["code"].as_i64().unwrap(), error["message"].as_str().unwrap().to_owned()))
+            }
+            None => Ok(response["result"].take()),
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let sent =
+            Command::new("sh").args(["-c", &format!("kill -{name} {}", self.process.id())]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the target does not end");
+    }
+
+    /// Ends the target in order and gives its folder back.
+    pub fn end(mut self) -> TempDir {
+        self.signal("TERM");
+        assert_eq!(self.wait().code(), Some(0));
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
