@@ -24,10 +24,7 @@ fn linux_host_in_a_guest() {
         .status()
         .is_ok_and(|status| status.success());
     if !ready {
-        assert!(
-            !required,
-            "SLEDGE_LAB=required, but the lab is not set up: run tools/lab/setup"
-        );
+        assert!(!required, "SLEDGE_LAB=required, but the lab is not set up: run tools/lab/setup");
         // Not `println!`: the harness hides that when a test passes.
         let _ = writeln!(
             std::io::stderr(),
@@ -39,8 +36,5 @@ fn linux_host_in_a_guest() {
         .env("CARGO", env!("CARGO"))
         .status()
         .unwrap_or_else(|error| panic!("tools/lab/run-tests does not start: {error}"));
-    assert!(
-        status.success(),
-        "tools/lab/run-tests failed ({status}); its steps are above"
-    );
+    assert!(status.success(), "tools/lab/run-tests failed ({status}); its steps are above");
 }
