@@ -3,16 +3,18 @@
 
 mod host_support;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use host_support::*;
 use sledge_nvme::Status;
+use sledge_nvme::async_event::Notice;
 use sledge_nvme::fabrics::Nqn;
 use sledge_nvme::io::{Channel, IoCommand, Operation};
 use sledge_nvmf::host::{Controller, HostError, HostIdentity, OnLoss, QueuePair, QueuePairState, discover};
-use sledge_nvmf::target::TransportOptions;
+use sledge_nvmf::target::{Target, TransportOptions};
 use sledge_reactor::random_u64;
 use sledge_reactor::sim::Simulation;
 use sledge_reactor::time::{now, sleep};
@@ -151,6 +153,51 @@ fn refusals_say_why() {
         QueuePair::open(&controller, 1).await.unwrap();
     };
     simulation.block_on(host, work).unwrap();
+}
+
+// Without it a host would not learn of a namespace that was added while it is connected.
+#[test]
+fn a_new_namespace_is_announced() {
+    let mut simulation = Simulation::new(7);
+    let (target, host) = (simulation.add_node("target", 2), simulation.add_node("host", 1));
+    let address = SocketAddr::new(simulation.address(target), 4420);
+    let handles = simulation.handles(target);
+    let device = device();
+    let (first, second) = (device.clone(), device);
+    let serving = simulation
+        .block_on(target, move || async move {
+            let serving = Target::start(handles).await.unwrap();
+            let definition = definition(&serving, &first, address, TransportOptions::default());
+            serving.apply(definition).await.unwrap();
+            serving
+        })
+        .unwrap();
+    let told = Arc::new(AtomicBool::new(false));
+    let end = told.clone();
+    simulation.spawn(host, move || async move {
+        let controller = Controller::connect(options(address)).await.unwrap();
+        let event = controller.next_event().await;
+        assert_eq!(event.as_notice(), Some(Notice::NamespaceAttributeChanged));
+        assert_eq!(controller.active_namespaces().await.unwrap(), [1, 2]);
+        end.store(true, Ordering::Relaxed);
+    });
+    simulation.run_for(Duration::from_secs(1));
+    assert!(!told.load(Ordering::Relaxed));
+    let change = move || async move {
+        let mut changed = definition(&serving, &second, address, TransportOptions::default());
+        let mut subsystem = (*changed.subsystems[NQN]).clone();
+        let mut namespace = subsystem.namespaces[&1].clone();
+        namespace.nsid = 2;
+        namespace.instance = serving.next_instance();
+        // The first stays what it is.
+        subsystem.namespaces = serving.definition().subsystems[NQN].namespaces.clone();
+        subsystem.namespaces.insert(2, namespace);
+        changed.subsystems.insert(NQN.to_owned(), Arc::new(subsystem));
+        serving.apply(changed).await.unwrap();
+    };
+    simulation.block_on(target, change).unwrap();
+    simulation.run_for(Duration::from_secs(1));
+    assert!(told.load(Ordering::Relaxed));
 }
 
 /// Random I/O against a model while connections are reset; then everything is read back.

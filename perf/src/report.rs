@@ -6,17 +6,6 @@ use crate::worker::Outcome;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// The quantiles that are reported, with their names.
-const QUANTILES: [(&str, f64); 7] = [
-    ("p50", 0.5),
-    ("p90", 0.9),
-    ("p95", 0.95),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("p99.99", 0.9999),
-    ("p99.999", 0.99999),
-];
-
 /// A whole report.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -71,14 +60,13 @@ struct Latency {
     min: u64,
     mean: f64,
     max: u64,
-    quantiles: Vec<Quantile>,
-}
-
-/// One quantile.
-#[derive(Debug, Serialize)]
-struct Quantile {
-    name: &'static str,
-    ns: u64,
+    p50: u64,
+    p90: u64,
+    p95: u64,
+    p99: u64,
+    p99_9: u64,
+    p99_99: u64,
+    p99_999: u64,
 }
 
 impl Report {
@@ -150,8 +138,8 @@ impl Report {
                 latency.min as f64 / 1e3,
                 latency.mean / 1e3,
             );
-            for quantile in &latency.quantiles {
-                let _ = write!(text, ", {} {:.1}", quantile.name, quantile.ns as f64 / 1e3);
+            for (name, nanoseconds) in latency.quantiles() {
+                let _ = write!(text, ", {name} {:.1}", nanoseconds as f64 / 1e3);
             }
             let _ = write!(text, ", max {:.1}", latency.max as f64 / 1e3);
         }
@@ -169,19 +157,39 @@ impl Direction {
         }
         let (min, mean, max) = latencies.extent();
         let histogram = latencies.to_hdr().ok()?;
-        let quantiles = QUANTILES
-            .iter()
-            .map(|(name, quantile)| Quantile {
-                name,
-                ns: histogram.value_at_quantile(*quantile).clamp(min, max),
-            })
-            .collect();
+        let at = |quantile| histogram.value_at_quantile(quantile).clamp(min, max);
         let iops = latencies.count() as f64 / seconds;
         Some(Self {
             ios: latencies.count(),
             iops,
             bytes_per_second: iops * bytes as f64,
-            latency_ns: Latency { min, mean, max, quantiles },
+            latency_ns: Latency {
+                min,
+                mean,
+                max,
+                p50: at(0.5),
+                p90: at(0.9),
+                p95: at(0.95),
+                p99: at(0.99),
+                p99_9: at(0.999),
+                p99_99: at(0.9999),
+                p99_999: at(0.99999),
+            },
         })
+    }
+}
+
+impl Latency {
+    /// As people write them.
+    fn quantiles(&self) -> [(&'static str, u64); 7] {
+        [
+            ("p50", self.p50),
+            ("p90", self.p90),
+            ("p95", self.p95),
+            ("p99", self.p99),
+            ("p99.9", self.p99_9),
+            ("p99.99", self.p99_99),
+            ("p99.999", self.p99_999),
+        ]
     }
 }
