@@ -217,7 +217,7 @@ async fn hammer(mut pair: QueuePair, rounds: usize, on_loss: OnLoss) -> u64 {
             let operation = match random_u64() % 8 {
                 0..3 => Operation::Read,
                 3..6 => Operation::Write,
-                6 => Operation::WriteZeroes { deallocate: random_u64() % 2 == 0 },
+                6 => Operation::WriteZeroes { deallocate: random_u64().is_multiple_of(2) },
                 _ => Operation::Deallocate,
             };
             let data = vec![value; if operation == Operation::Write { blocks as usize * BLOCK } else { 0 }];
@@ -265,7 +265,8 @@ fn storm(seed: u64, on_loss: OnLoss) -> (u64, u64) {
     simulation.spawn(host, move || async move {
         let mut options = options(address);
         options.on_loss = on_loss;
-        (options.header_digest, options.data_digest) = (random_u64() % 2 == 0, random_u64() % 2 == 0);
+        (options.header_digest, options.data_digest) =
+            (random_u64().is_multiple_of(2), random_u64().is_multiple_of(2));
         // The network is unreliable from the start.
         let controller = loop {
             match Controller::connect(options.clone()).await {

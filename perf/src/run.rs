@@ -71,7 +71,8 @@ pub fn run(options: RunOptions) -> Result<Report, RunError> {
         pool: PoolOptions { total_bytes: pool as usize },
     })?;
     let ended = Arc::new(AtomicBool::new(false));
-    let closed = Arc::new(AtomicBool::new(false));
+    // Until there is a controller, there is none to close.
+    let closed = Arc::new(AtomicBool::new(true));
     let result = load(&options, &reactors, cores, read_percent, &ended, &closed);
     // The controller is shut down in order, if it is there to be.
     ended.store(true, Ordering::Release);
@@ -205,6 +206,7 @@ fn attach(
             max_transfer: info.identify.max_transfer_bytes(),
             io_queues: info.io_queues,
         };
+        closed.store(false, Ordering::Release);
         drop(sledge_reactor::spawn_local(async move {
             while !ended.load(Ordering::Acquire) {
                 sleep(Duration::from_millis(20)).await;
