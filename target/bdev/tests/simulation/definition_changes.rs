@@ -1,1 +1,222 @@
-//! To be written.
+//! Namespaces, subsystems and hosts that come and go under load, and the end of a target.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sledge_bdev::BlockDevice;
+use sledge_bdev::delay::{DelayDevice, DelayOptions, Latencies};
+use sledge_nvme::Status;
+use sledge_nvmf::host::{ConnectOptions, Controller, HostIdentity, QueuePair};
+use sledge_nvmf::target::{SubsystemDefinition, Target, TargetDefinition};
+use sledge_reactor::sim::{SimulationConfig, for_seeds};
+use sledge_reactor::{sleep, spawn_local};
+use uuid::Uuid;
+
+use crate::losses::{eager, path_lost};
+use crate::support::model::{Draw, Tolerates, Worker};
+use crate::support::queue::Queue;
+use crate::support::{NQN, World, malloc, namespace, start_target};
+
+const BLOCKS: u64 = 200;
+/// Pauses of workers in tests of milliseconds and of seconds.
+const SHORT: Duration = Duration::from_micros(50);
+const LONG: Duration = Duration::from_millis(3);
+
+/// A device on which commands stay long enough to be caught there.
+fn slow(name: &str) -> Arc<dyn BlockDevice> {
+    let latencies = Latencies {
+        avg_read_latency: 150,
+        p99_read_latency: 2_000,
+        avg_write_latency: 150,
+        p99_write_latency: 2_000,
+    };
+    let options = DelayOptions { name: name.to_owned(), uuid: Some(Uuid::from_u128(8)), latencies };
+    Arc::new(DelayDevice::new(malloc("below", BLOCKS, 512), options).unwrap())
+}
+
+fn namespace_gone(status: Status) -> bool {
+    status.is(Status::INVALID_NAMESPACE_OR_FORMAT)
+}
+
+fn none(_: Status) -> bool {
+    false
+}
+
+/// The definition in force with its subsystem edited.
+fn edited(target: &Target, edit: impl FnOnce(&mut SubsystemDefinition)) -> TargetDefinition {
+    let mut definition = (*target.definition()).clone();
+    let subsystem = definition.subsystems.get_mut(NQN).unwrap();
+    edit(Arc::make_mut(subsystem));
+    definition
+}
+
+/// Starts a worker on a namespace; it works until `stop` is set and then checks everything.
+async fn worker(
+    controller: &Controller,
+    nsid: u32,
+    draw: Draw,
+    tolerates: Tolerates,
+    pause: Duration,
+    stop: Rc<Cell<bool>>,
+) -> sledge_reactor::JoinHandle<()> {
+    let queue = Queue::new(QueuePair::open(controller, nsid).await.unwrap());
+    let mut worker = Worker::new(queue, 0..BLOCKS, draw, tolerates);
+    spawn_local(async move {
+        while !stop.get() {
+            worker.run(3, Duration::ZERO).await;
+            sleep(pause).await;
+        }
+        worker.settle().await;
+        assert!(worker.successes > 0, "no command succeeded");
+    })
+}
+
+// Without this a namespace could be taken away below its commands, come back as another one's, leave its device in
+// use for ever, or disturb its neighbours.
+#[test]
+fn namespaces_come_and_go_under_load() {
+    for_seeds(60, |seed| {
+        let mut draw = Draw::new(seed, 1);
+        let config = SimulationConfig { pool_bytes: 8 << 20, ..SimulationConfig::default() };
+        let mut world = World::new(seed, config, 1 + draw.below(2) as usize, 1);
+        let (fixed, moving) = (malloc("fixed", BLOCKS, 512), slow("moving"));
+        world.serve(vec![fixed, moving.clone()]);
+        let options = world.options();
+        let (stop, done) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let (stopping, finished) = (stop.clone(), done.clone());
+        world.simulation.spawn(world.host_node, || async move {
+            let controller = Controller::connect(options).await.unwrap();
+            let tasks = [
+                worker(&controller, 1, Draw::new(seed, 10), none, SHORT, stopping.clone()).await,
+                worker(&controller, 2, Draw::new(seed, 11), namespace_gone, SHORT, stopping.clone()).await,
+            ];
+            for task in tasks {
+                task.await;
+            }
+            controller.shutdown().await.unwrap();
+            finished.set(true);
+        });
+        world.simulation.run_for(Duration::from_millis(20));
+        let target = world.target.clone();
+        let management = async move || {
+            for _ in 0..6 {
+                sleep(Duration::from_micros(draw.below(3_000))).await;
+                let without = edited(&target, |subsystem| drop(subsystem.namespaces.remove(&2)));
+                target.apply(without).await.unwrap();
+                let users = Arc::strong_count(&moving) - 1;
+                assert_eq!(users, 0, "the device of a removed namespace is still in use");
+                sleep(Duration::from_micros(draw.below(1_000))).await;
+                let again = namespace(&target, 2, moving.clone());
+                let with = edited(&target, |subsystem| drop(subsystem.namespaces.insert(2, again)));
+                target.apply(with).await.unwrap();
+            }
+        };
+        world.simulation.block_on(world.target_node, management).unwrap();
+        stop.set(true);
+        world.simulation.run_until(|| done.get()).unwrap();
+        world.expect_target_is_empty(1);
+    });
+}
+
+// Without this a subsystem that is deleted, or a host that is taken off its list, could go on with its I/O, take
+// others along, or lose what was acknowledged before.
+#[test]
+fn subsystems_and_hosts_come_and_go_under_load() {
+    for_seeds(60, |seed| {
+        let mut draw = Draw::new(seed, 1);
+        let config = SimulationConfig { pool_bytes: 8 << 20, ..SimulationConfig::default() };
+        let mut world = World::new(seed, config, 1 + draw.below(2) as usize, 1);
+        let (kept, shunned) = (malloc("kept", BLOCKS, 512), slow("shunned"));
+        world.serve(vec![kept, shunned]);
+        let deletes = draw.one_in(2);
+        let first = eager(world.options());
+        let host = HostIdentity::from_uuid(Uuid::from_u128(2)).unwrap();
+        let names = [first.host.nqn.as_str().to_owned(), host.nqn.as_str().to_owned()];
+        let second = ConnectOptions { host, ..eager(world.options()) };
+        let (stop, done) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let (stopping, finished) = (stop.clone(), done.clone());
+        world.simulation.spawn(world.host_node, || async move {
+            let controllers =
+                [Controller::connect(first).await.unwrap(), Controller::connect(second).await.unwrap()];
+            let tolerates: Tolerates = if deletes { path_lost } else { none };
+            let tasks = [
+                worker(&controllers[0], 1, Draw::new(seed, 10), tolerates, LONG, stopping.clone()).await,
+                worker(&controllers[1], 2, Draw::new(seed, 11), path_lost, LONG, stopping.clone()).await,
+            ];
+            for task in tasks {
+                task.await;
+            }
+            for controller in controllers {
+                controller.shutdown().await.unwrap();
+            }
+            finished.set(true);
+        });
+        world.simulation.run_for(Duration::from_millis(20));
+        let target = world.target.clone();
+        let management = async move || {
+            for _ in 0..3 {
+                sleep(Duration::from_micros(draw.below(3_000))).await;
+                let before = (*target.definition()).clone();
+                let after = match deletes {
+                    true => TargetDefinition { subsystems: Default::default(), ..before.clone() },
+                    false => edited(&target, |subsystem| {
+                        subsystem.allow_any_host = false;
+                        subsystem.hosts.insert(names[0].clone());
+                    }),
+                };
+                target.apply(after).await.unwrap();
+                sleep(Duration::from_millis(20)).await;
+                let unwanted = |host: &str| deletes || host == names[1];
+                for left in target.connections().await {
+                    assert!(!unwanted(&left.host_nqn), "still connected: {left:?}");
+                }
+                sleep(Duration::from_millis(draw.below(100))).await;
+                target.apply(before).await.unwrap();
+                sleep(Duration::from_millis(300)).await;
+            }
+        };
+        world.simulation.block_on(world.target_node, management).unwrap();
+        stop.set(true);
+        world.simulation.run_until(|| done.get()).unwrap();
+        world.expect_target_is_empty(1);
+    });
+}
+
+// Without this a target that is told to end could drop commands at their devices, or keep connections.
+#[test]
+fn a_target_drains_under_load() {
+    for_seeds(40, |seed| {
+        let mut draw = Draw::new(seed, 1);
+        let config = SimulationConfig { pool_bytes: 8 << 20, ..SimulationConfig::default() };
+        let mut world = World::new(seed, config, 1 + draw.below(2) as usize, 1);
+        let device = slow("disk");
+        world.serve(vec![device.clone()]);
+        let options = eager(world.options());
+        let (stop, done) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let (stopping, finished) = (stop.clone(), done.clone());
+        world.simulation.spawn(world.host_node, || async move {
+            let controller = Controller::connect(options).await.unwrap();
+            worker(&controller, 1, Draw::new(seed, 10), path_lost, LONG, stopping).await.await;
+            controller.shutdown().await.unwrap();
+            finished.set(true);
+        });
+        world.simulation.run_for(Duration::from_micros(20_000 + draw.below(2_000)));
+        let old = world.target.clone();
+        let drain = async move || {
+            old.drain(Duration::from_secs(5)).await;
+            sleep(Duration::from_millis(1)).await;
+            old.connections().await
+        };
+        let left = world.simulation.block_on(world.target_node, drain).unwrap();
+        assert!(left.is_empty(), "connections outlive their target: {left:?}");
+        // Another target on the same device finds what the host was promised.
+        world.target = start_target(&mut world.simulation, world.target_node);
+        world.serve(vec![device]);
+        world.simulation.run_for(Duration::from_millis(300));
+        stop.set(true);
+        world.simulation.run_until(|| done.get()).unwrap();
+        world.expect_target_is_empty(1);
+    });
+}

@@ -22,7 +22,7 @@ pub fn path_lost(status: Status) -> bool {
 pub fn eager(mut options: ConnectOptions) -> ConnectOptions {
     options.keep_alive = Duration::from_secs(5);
     options.reconnect_delay = Duration::from_millis(10);
-    options.reconnect_delay_max = Duration::from_millis(500);
+    options.reconnect_delay_max = Duration::from_millis(50);
     options
 }
 
