@@ -40,7 +40,9 @@ fn rpc(client: &mut Client, method: &str, params: Option<String>) -> Result<Repo
         Some(text) => match serde_json::from_str(&text) {
             Ok(params @ Value::Object(_)) => params,
             Ok(_) => {
-                return Err(Failure::Usage("the parameters must be a JSON object, as '{\"name\": 1}'".into()));
+                return Err(Failure::Usage(
+                    "the parameters must be a JSON object, as '{\"name\": 1}'".into(),
+                ));
             }
             Err(error) => return Err(Failure::Usage(format!("the parameters are not JSON: {error}"))),
         },

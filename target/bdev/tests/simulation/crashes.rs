@@ -179,7 +179,8 @@ fn what_was_flushed_survives_a_crash() {
                     }));
                 }
                 for task in tasks {
-                    park.borrow_mut().push(task.await);
+                    let writer = task.await;
+                    park.borrow_mut().push(writer);
                 }
                 end.set(true);
             });

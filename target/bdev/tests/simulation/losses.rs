@@ -86,7 +86,7 @@ fn loaded_world(seed: u64, steps: u64, ghosts: bool) -> (World, Rc<Cell<bool>>) 
 // controllers or buffers stay behind on the target.
 #[test]
 fn connections_are_reset_under_load() {
-    for_seeds(100, |seed| {
+    for_seeds(80, |seed| {
         let (mut world, done) = loaded_world(seed, 40, false);
         let mut draw = Draw::new(seed, 2);
         for _ in 0..6 {
@@ -101,7 +101,7 @@ fn connections_are_reset_under_load() {
 // Without this a link that comes and goes could lose acknowledged writes, or leave half-dead connections.
 #[test]
 fn links_are_cut_under_load() {
-    for_seeds(60, |seed| {
+    for_seeds(40, |seed| {
         let (mut world, done) = loaded_world(seed, 40, true);
         let mut draw = Draw::new(seed, 2);
         for _ in 0..4 {
@@ -123,7 +123,7 @@ fn links_are_cut_under_load() {
 // Without this a host that loses power keeps its controllers, sockets and buffers on the target for ever.
 #[test]
 fn a_host_that_vanishes_is_forgotten() {
-    for_seeds(60, |seed| {
+    for_seeds(40, |seed| {
         let (mut world, done) = loaded_world(seed, 1000, false);
         let mut draw = Draw::new(seed, 2);
         // From before the connections are made to under load.

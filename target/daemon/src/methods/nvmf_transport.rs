@@ -118,10 +118,10 @@ pub(super) struct Get {
 
 pub(super) async fn get(daemon: Arc<Daemon>, params: Get) -> Result<Value, RpcError> {
     let transport = daemon.model().transport.clone();
-    if let Some(trtype) = params.trtype {
-        if check_trtype(&trtype).is_err() || transport.is_none() {
-            return Err(RpcError::errno(19, "No such device", format!("transport {trtype}")));
-        }
+    if let Some(trtype) = params.trtype
+        && (check_trtype(&trtype).is_err() || transport.is_none())
+    {
+        return Err(RpcError::errno(19, "No such device", format!("transport {trtype}")));
     }
     let all: Vec<Value> = transport.iter().map(Transport::to_json).collect();
     Ok(json!(all))

@@ -63,7 +63,7 @@ impl Transport {
         if !options.max_io_bytes.is_power_of_two() {
             return Err(RpcError::invalid_param("max_io_size", "not a power of two"));
         }
-        if options.in_capsule_data_bytes % 16 != 0 {
+        if !options.in_capsule_data_bytes.is_multiple_of(16) {
             return Err(RpcError::invalid_param("in_capsule_data_size", "not a multiple of 16"));
         }
         Ok(())
