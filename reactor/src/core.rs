@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! let handle = Handle::new(id, waker);                     // the waker ends the world's sleep
-//! let core = ReactorCore::new(CoreParts { handle, peers, backend, pool, .. });
+//! let core = ReactorCore::new(CoreParts { handle, peers, backend, memory, .. });
 //! loop {
 //!     let outcome = core.turn();                           // enters by itself; `enter` is for use outside turns
 //!     if outcome.work == 0 && !outcome.keep_polling { /* sleep until outcome.next_timer, an event or a wake */ }
@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::backend::Backend;
-use crate::memory::Pool;
+use crate::memory::ReactorMemory;
 use crate::message::{Handle, Inbox};
 use crate::options::Wait;
 use crate::poller::Pollers;
@@ -76,7 +76,7 @@ pub(crate) struct CoreParts {
     /// Its world.
     pub backend: Rc<dyn Backend>,
     /// Its memory.
-    pub pool: Pool,
+    pub memory: ReactorMemory,
     /// The processor core it is pinned to, for the statistics.
     pub pinned_core: Option<usize>,
     /// How it waits, for the statistics.
@@ -104,7 +104,7 @@ pub(crate) struct Core {
     handle: Handle,
     peers: Arc<[Handle]>,
     backend: Rc<dyn Backend>,
-    pool: Pool,
+    memory: ReactorMemory,
     timers: Timers,
     executor: Executor,
     pollers: Rc<Pollers>,
@@ -150,7 +150,7 @@ impl ReactorCore {
             handle: parts.handle,
             peers: parts.peers,
             backend: parts.backend,
-            pool: parts.pool,
+            memory: parts.memory,
             timers: Timers::new(now),
             executor,
             pollers: Rc::new(Pollers::default()),
@@ -266,7 +266,7 @@ impl Core {
             messages: self.counters.messages.get(),
             events: self.counters.events.get(),
             pollers: self.pollers.statistics(),
-            pool: self.pool.statistics(),
+            pool: self.memory.statistics(),
         }
     }
 
@@ -286,8 +286,8 @@ impl Core {
     }
 
     /// The buffers.
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
+    pub(crate) fn memory(&self) -> &ReactorMemory {
+        &self.memory
     }
 
     /// Values stored under local keys.

@@ -7,12 +7,14 @@
 mod buffer;
 mod lent;
 mod pool;
+mod reactor_memory;
 mod region;
 mod segments;
 
 pub use buffer::Buffer;
 pub use lent::{LendOwner, Lent};
 pub use pool::{MAX_BUFFER_BYTES, MIN_BUFFER_BYTES, Pool, PoolOptions, PoolStatistics};
+pub(crate) use reactor_memory::ReactorMemory;
 pub use region::Backing;
 pub use segments::{Full, MAX_SEGMENTS, Segment, Segments};
 
@@ -22,15 +24,25 @@ pub use segments::{Full, MAX_SEGMENTS, Segment, Segments};
 /// # Panics
 /// Outside a reactor.
 pub fn allocate(len: usize) -> Option<Buffer> {
-    crate::core::with_current(|core| core.pool().allocate(len))
+    crate::core::with_current(|core| core.memory().allocate(len))
 }
 
-/// How full the current reactor's pool is.
+/// Takes a buffer of `len` bytes out of the eighth of the current reactor's memory that [`allocate`] leaves alone;
+/// `None` when that is dry, too. For what must go on while the pool is dry because all that is in the pool waits
+/// behind it: the next bytes of a stream, say. Whoever takes it must give it back without waiting for the pool.
+///
+/// # Panics
+/// Outside a reactor.
+pub fn allocate_from_headroom(len: usize) -> Option<Buffer> {
+    crate::core::with_current(|core| core.memory().allocate_from_headroom(len))
+}
+
+/// How full the current reactor's memory is, with its headroom.
 ///
 /// # Panics
 /// Outside a reactor.
 pub fn statistics() -> PoolStatistics {
-    crate::core::with_current(|core| core.pool().statistics())
+    crate::core::with_current(|core| core.memory().statistics())
 }
 
 #[cfg(test)]

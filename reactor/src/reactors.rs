@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use crate::backend::{Backend, Wake};
 use crate::core::{CoreParts, ReactorCore};
-use crate::memory::{Backing, Pool};
+use crate::memory::{Backing, ReactorMemory};
 use crate::message::Handle;
 use crate::options::{ReactorOptions, Wait};
 use crate::real::{RealBackend, RealWaker};
@@ -213,13 +213,13 @@ impl Seat {
         // should it fail they merely end later.
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
         let backend = Rc::new(RealBackend::new(self.waker.clone()).map_err(system(id, "making its epoll"))?);
-        let pool = Pool::new(&self.options.pool).map_err(system(id, "mapping its memory"))?;
-        let backing = pool.statistics().backing;
+        let memory = ReactorMemory::new(&self.options.pool).map_err(system(id, "mapping its memory"))?;
+        let backing = memory.statistics().backing;
         let core = ReactorCore::new(CoreParts {
             handle: self.handle.clone(),
             peers: self.peers.clone(),
             backend: backend.clone(),
-            pool,
+            memory,
             pinned_core: self.core,
             wait: self.options.wait,
         });

@@ -9,6 +9,7 @@ mod commands;
 mod output;
 mod size;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -27,12 +28,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints a whole result. A reader who has gone away is no error.
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Usage(format!("can't print: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Command::Completion { shell } = arguments.command {
-        clap_complete::generate(shell, &mut Arguments::command(), "sledge", &mut std::io::stdout());
-        return Ok(());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "sledge", &mut script);
+        return print(&script);
     }
     let mut client = Client::connect(arguments.socket)?;
     let report = commands::run(&mut client, arguments.command)?;
-    report.print(arguments.json).map_err(|error| Failure::Usage(format!("can't print: {error}")))
+    print(report.form(arguments.json).as_bytes())
 }

@@ -1,7 +1,5 @@
 //! What a command prints: a table for people, JSON for programs.
 
-use std::io::{self, Write};
-
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
@@ -28,20 +26,9 @@ impl Report {
         Report { json, text }
     }
 
-    /// Prints the form that was asked for. A reader who has gone away is no error.
-    pub fn print(&self, as_json: bool) -> io::Result<()> {
-        let mut output = io::stdout().lock();
-        let printed = if as_json {
-            serde_json::to_writer_pretty(&mut output, &self.json)
-                .map_err(io::Error::from)
-                .and_then(|()| writeln!(output))
-        } else {
-            output.write_all(self.text.as_bytes())
-        };
-        match printed.and_then(|()| output.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            outcome => outcome,
-        }
+    /// The form that was asked for.
+    pub fn form(self, as_json: bool) -> String {
+        if as_json { format!("{:#}\n", self.json) } else { self.text }
     }
 }
 

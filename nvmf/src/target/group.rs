@@ -85,14 +85,35 @@ pub(crate) struct Shared {
     pub ready: ReadySet,
     /// Connections with something to send.
     pub flush: Vec<u32>,
-    /// Commands that wait for a buffer, oldest first. Bounded by all queues' sizes.
-    pub waiting_for_buffers: VecDeque<(u32, u16)>,
+    /// Commands that wait for a buffer. Bounded by all queues' sizes.
+    pub waiting_for_buffers: WaitingForBuffers,
     /// What is to be done after the connection at hand.
     pub actions: VecDeque<GroupAction>,
     /// Where connections receive.
     pub receive_scratch: Vec<u8>,
     /// Where connections build headers.
     pub transmit_scratch: Vec<u8>,
+}
+
+/// Commands, as connection and slot, that wait for a buffer for the host's data, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct WaitingForBuffers {
+    /// Those whose data is in the capsule; each holds up its connection.
+    pub in_capsule: VecDeque<(u32, u16)>,
+    /// Those that will ask for their data with an R2T.
+    pub by_transfer: VecDeque<(u32, u16)>,
+}
+
+impl WaitingForBuffers {
+    /// The commands whose data comes this way.
+    pub fn of(&mut self, by_transfer: bool) -> &mut VecDeque<(u32, u16)> {
+        if by_transfer { &mut self.by_transfer } else { &mut self.in_capsule }
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.in_capsule.is_empty() && self.by_transfer.is_empty()
+    }
 }
 
 impl Shared {
@@ -149,7 +170,7 @@ impl PollGroup {
                 controllers: Controllers::default(),
                 ready: ReadySet::new(),
                 flush: Vec::new(),
-                waiting_for_buffers: VecDeque::new(),
+                waiting_for_buffers: WaitingForBuffers::default(),
                 actions: VecDeque::new(),
                 receive_scratch: vec![0; RECEIVE_SCRATCH_BYTES],
                 transmit_scratch: vec![0; TRANSMIT_SCRATCH_BYTES],
@@ -217,13 +238,15 @@ impl PollGroup {
 
     fn retry_buffers(&mut self) -> u32 {
         let mut work = 0;
-        while let Some((key, slot)) = self.shared.waiting_for_buffers.pop_front() {
-            let Some(Some(connection)) = self.connections.get_mut(key as usize) else { continue };
-            if !connection.retry_buffer(slot, &mut self.shared) {
-                self.shared.waiting_for_buffers.push_front((key, slot));
-                break;
+        for by_transfer in [false, true] {
+            while let Some((key, slot)) = self.shared.waiting_for_buffers.of(by_transfer).pop_front() {
+                let Some(Some(connection)) = self.connections.get_mut(key as usize) else { continue };
+                if !connection.retry_buffer(slot, &mut self.shared) {
+                    self.shared.waiting_for_buffers.of(by_transfer).push_front((key, slot));
+                    break;
+                }
+                work += 1;
             }
-            work += 1;
         }
         work
     }

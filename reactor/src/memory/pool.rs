@@ -29,7 +29,8 @@ const NONE: u32 = u32::MAX;
 /// How much memory a reactor's pool has.
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
-    /// Bytes in all, rounded up to whole MiB. Pages are touched as they are first used.
+    /// Bytes in all, rounded up to whole MiB. Pages are touched as they are first used. An eighth, at least 1 MiB,
+    /// is headroom (see [`allocate_from_headroom`](super::allocate_from_headroom)), and at least 1 MiB is not.
     pub total_bytes: usize,
 }
 

@@ -12,7 +12,7 @@ use super::clockwork::{NodeId, ReactorId};
 use super::world::{Running, World};
 use crate::backend::Backend;
 use crate::core::{CoreParts, ReactorCore};
-use crate::memory::{Pool, PoolOptions};
+use crate::memory::{PoolOptions, ReactorMemory};
 use crate::message::Handle;
 use crate::options::Wait;
 use crate::time::Instant;
@@ -115,14 +115,14 @@ impl Node {
             prepared.iter().map(|(id, wake)| Handle::new(id.index, wake.clone())).collect();
         let total_bytes = world.with(|state| state.clockwork.config.pool_bytes);
         for ((id, wake), handle) in prepared.into_iter().zip(peers.iter()) {
-            let pool = Pool::ordinary(&PoolOptions { total_bytes })
+            let memory = ReactorMemory::ordinary(&PoolOptions { total_bytes })
                 .unwrap_or_else(|error| panic!("no memory for the pool of a simulated reactor: {error}"));
             let backend: Rc<dyn Backend> = Rc::new(SimulatedBackend::new(world.clone(), id));
             let core = ReactorCore::new(CoreParts {
                 handle: handle.clone(),
                 peers: peers.clone(),
                 backend,
-                pool,
+                memory,
                 pinned_core: None,
                 wait: Wait::Busy,
             });

@@ -213,18 +213,26 @@ impl Connection {
         if !by_transfer {
             self.arriving = Arriving::Slot(slot);
         }
-        // Those who already wait come first.
-        if !shared.waiting_for_buffers.is_empty() || !self.give_buffer(slot, shared) {
+        let first = shared.waiting_for_buffers.of(by_transfer).is_empty();
+        if !first || !self.give_buffer(slot, shared) {
             self.slots.get_mut(slot).phase = Phase::AwaitingBuffer;
             self.waiting_for_buffer |= !by_transfer;
-            shared.waiting_for_buffers.push_back((self.key, slot));
+            shared.waiting_for_buffers.of(by_transfer).push_back((self.key, slot));
         }
     }
 
     /// Tries to give a command the buffer for its data; false when the pool is dry.
     pub fn give_buffer(&mut self, slot: u16, shared: &mut Shared) -> bool {
         let Some(entry) = self.slots.find(slot) else { return true };
-        let Some(mut buffer) = memory::allocate(entry.expected as usize) else { return false };
+        let bytes = entry.expected as usize;
+        // Who waits for the pool comes first there. Data in a capsule stands in front of all that follows on its
+        // connection, even in front of data that would free buffers, so it must not wait for those.
+        let pool_is_for_others = !entry.by_transfer && !shared.waiting_for_buffers.by_transfer.is_empty();
+        let mut buffer = if pool_is_for_others { None } else { memory::allocate(bytes) };
+        if buffer.is_none() && !entry.by_transfer {
+            buffer = memory::allocate_from_headroom(bytes);
+        }
+        let Some(mut buffer) = buffer else { return false };
         buffer.truncate(entry.expected as usize);
         entry.data = Segments::from(buffer);
         entry.phase = Phase::Receiving;
