@@ -35,6 +35,8 @@ pub struct Job {
     pub offset: u64,
     /// Bytes that are used from there on; all when there is none.
     pub size: Option<u64>,
+    /// Pause before its load begins, counted from when all jobs could begin.
+    pub start_delay: Duration,
     /// Load before measuring.
     pub ramp: Duration,
     /// Time that is measured.
