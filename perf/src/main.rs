@@ -5,10 +5,17 @@
 
 mod arguments;
 mod histogram;
+// Filled in by the engine that is being built on them.
+#[allow(dead_code)]
+mod job;
 mod pattern;
 mod progress;
 mod report;
+#[allow(dead_code)]
+mod results;
 mod run;
+#[allow(dead_code)]
+mod target_name;
 mod worker;
 mod workload;
 

@@ -1,0 +1,175 @@
+//! A target as one word: `nvme-tcp://ADDRESS[:PORT]/NQN[?nsid=N&hdgst&ddgst&hostnqn=NQN&reconnect]`, or the path of a
+//! file.
+//!
+//! Command line, job files and reports write targets this way and no other; what is written by [`Target`]'s `Display`
+//! is read back as the same target.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use sledge_nvme::fabrics::Nqn;
+
+use crate::job::{NvmeTcp, Target};
+
+/// What an address of a namespace starts with.
+pub const SCHEME: &str = "nvme-tcp://";
+
+/// NVMe/TCP's port for I/O when none is given.
+const PORT: u16 = 4420;
+
+/// Why a word names no target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetNameError {
+    /// Neither an address nor a path.
+    #[error("an empty name names no target")]
+    Empty,
+    /// The address part is neither IPv4 nor IPv6 in brackets.
+    #[error("{0:?} is not ADDRESS or ADDRESS:PORT; an IPv6 address stands in brackets")]
+    Address(String),
+    /// There is no subsystem, or its name is not an NQN.
+    #[error("{0:?} is not the NQN of a subsystem: {1}")]
+    Nqn(String, String),
+    /// A parameter that is not known, or that has a value where none belongs.
+    #[error("unknown parameter {0:?}; there are nsid=N, hdgst, ddgst, hostnqn=NQN and reconnect")]
+    Parameter(String),
+    /// Not a namespace.
+    #[error("{0:?} is not a namespace identifier")]
+    Nsid(String),
+}
+
+impl FromStr for Target {
+    type Err = TargetNameError;
+
+    /// Reads a target; a path stands for a file that is opened past the page cache.
+    fn from_str(name: &str) -> Result<Self, TargetNameError> {
+        match name.strip_prefix(SCHEME) {
+            Some(rest) => parse(rest).map(Self::NvmeTcp),
+            None if name.is_empty() => Err(TargetNameError::Empty),
+            None => Ok(Self::File { path: name.into(), direct: true }),
+        }
+    }
+}
+
+fn parse(rest: &str) -> Result<NvmeTcp, TargetNameError> {
+    let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let (address, nqn) = rest.split_once('/').unwrap_or((rest, ""));
+    let (traddr, trsvcid) = parse_address(address)?;
+    let mut target = NvmeTcp {
+        traddr,
+        trsvcid,
+        nqn: parse_nqn(nqn)?,
+        hostnqn: None,
+        nsid: 1,
+        header_digest: false,
+        data_digest: false,
+        reconnect: false,
+    };
+    for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+        match parameter.split_once('=') {
+            None if parameter == "hdgst" => target.header_digest = true,
+            None if parameter == "ddgst" => target.data_digest = true,
+            None if parameter == "reconnect" => target.reconnect = true,
+            Some(("nsid", number)) => {
+                let nsid = number.parse().ok().filter(|nsid| (1..u32::MAX).contains(nsid));
+                target.nsid = nsid.ok_or_else(|| TargetNameError::Nsid(number.into()))?;
+            }
+            Some(("hostnqn", nqn)) => target.hostnqn = Some(parse_nqn(nqn)?),
+            _ => return Err(TargetNameError::Parameter(parameter.into())),
+        }
+    }
+    Ok(target)
+}
+
+fn parse_nqn(text: &str) -> Result<String, TargetNameError> {
+    match Nqn::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(TargetNameError::Nqn(text.into(), error.to_string())),
+    }
+}
+
+fn parse_address(text: &str) -> Result<(IpAddr, u16), TargetNameError> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok((address.ip(), address.port()));
+    }
+    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = match bracketed {
+        Some(inside) => inside.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => text.parse::<IpAddr>().ok().filter(IpAddr::is_ipv4),
+    };
+    address.map(|address| (address, PORT)).ok_or_else(|| TargetNameError::Address(text.into()))
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, .. } => write!(f, "{}", path.display()),
+            Self::NvmeTcp(target) => {
+                let address = SocketAddr::new(target.traddr, target.trsvcid);
+                write!(f, "{SCHEME}{address}/{}?nsid={}", target.nqn, target.nsid)?;
+                for (set, word) in [
+                    (target.header_digest, "&hdgst"),
+                    (target.data_digest, "&ddgst"),
+                    (target.reconnect, "&reconnect"),
+                ] {
+                    if set {
+                        f.write_str(word)?;
+                    }
+                }
+                target.hostnqn.iter().try_for_each(|nqn| write!(f, "&hostnqn={nqn}"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    // Without it a report could name a target by a word that leads nowhere, or a digest get lost on the way.
+    #[test]
+    fn what_is_written_is_read_back() {
+        for (name, full) in [
+            (
+                "nvme-tcp://10.0.0.1/nqn.2016-06.io.spdk:c",
+                "nvme-tcp://10.0.0.1:4420/nqn.2016-06.io.spdk:c?nsid=1",
+            ),
+            (
+                "nvme-tcp://[::1]:4421/nqn.2016-06.io.spdk:c?ddgst&nsid=7&hdgst",
+                "nvme-tcp://[::1]:4421/nqn.2016-06.io.spdk:c?nsid=7&hdgst&ddgst",
+            ),
+            (
+                "nvme-tcp://[fe80::1]/nqn.2016-06.io.spdk:c?reconnect&hostnqn=nqn.2014-08.org.nvmexpress:h",
+                "nvme-tcp://[fe80::1]:4420/nqn.2016-06.io.spdk:c?nsid=1&reconnect&hostnqn=nqn.2014-08.org.nvmexpress:h",
+            ),
+            ("/dev/nvme0n1", "/dev/nvme0n1"),
+            ("data", "data"),
+        ] {
+            let target: Target = name.parse().unwrap();
+            assert_eq!(target.to_string(), full);
+            assert_eq!(full.parse::<Target>(), Ok(target));
+        }
+    }
+
+    // Without it a mistyped address could become a file of that name, or a parameter be passed over.
+    #[test]
+    fn mistakes_are_named() {
+        for (name, word) in [
+            ("", "empty"),
+            ("nvme-tcp://", "ADDRESS"),
+            ("nvme-tcp://::1/nqn.2016-06.io.spdk:c", "brackets"),
+            ("nvme-tcp://host/nqn.2016-06.io.spdk:c", "host"),
+            ("nvme-tcp://10.0.0.1:99999/nqn.2016-06.io.spdk:c", "99999"),
+            ("nvme-tcp://10.0.0.1", "NQN"),
+            ("nvme-tcp://10.0.0.1/c", "NQN"),
+            ("nvme-tcp://10.0.0.1/nqn.2016-06.io.spdk:c?nsid=0", "namespace"),
+            ("nvme-tcp://10.0.0.1/nqn.2016-06.io.spdk:c?nsid=4294967295", "namespace"),
+            ("nvme-tcp://10.0.0.1/nqn.2016-06.io.spdk:c?hdgst=1", "hdgst=1"),
+            ("nvme-tcp://10.0.0.1/nqn.2016-06.io.spdk:c?digest", "digest"),
+        ] {
+            let error = name.parse::<Target>().unwrap_err().to_string();
+            assert!(error.contains(word), "{name}: {error}");
+        }
+    }
+}
