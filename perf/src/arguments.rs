@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::limit::LimitOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sledge_nvme::fabrics::Nqn;
 use sledge_reactor::options::CoreList;
@@ -19,6 +20,8 @@ pub struct Arguments {
 pub enum Command {
     /// Put load on a namespace and report throughput and latency.
     Run(RunOptions),
+    /// Measure what the sockets alone can do with the bytes of a workload.
+    Limit(LimitOptions),
 }
 
 /// Which I/O.
@@ -142,7 +145,8 @@ fn parse_cores(text: &str) -> Result<CoreList, String> {
     CoreList::parse(text).map_err(|error| error.to_string())
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+/// Reads a number of seconds.
+pub fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err("not a number of seconds between 0 and 86400".into()),
@@ -189,7 +193,7 @@ mod tests {
         Arguments::command().debug_assert();
         let line = "sledge-perf run --nqn nqn.2016-06.io.spdk:cnode1 --rw randrw --rwmix 30 --bs 8k --cores 0-1 --json";
         let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
-        let Command::Run(options) = arguments.command;
+        let Command::Run(options) = arguments.command else { panic!("not run") };
         assert_eq!((options.bs, options.rw.read_percent(options.rwmix)), (8192, 30));
     }
 }

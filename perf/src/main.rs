@@ -8,6 +8,7 @@ mod histogram;
 // Filled in by the engine that is being built on them.
 #[allow(dead_code)]
 mod job;
+mod limit;
 mod pattern;
 mod progress;
 mod report;
@@ -19,29 +20,34 @@ mod target_name;
 mod worker;
 mod workload;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, RunOptions};
 use clap::Parser;
+use limit::LimitOptions;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let Command::Run(options) = arguments.command;
-    let json = options.json;
-    match run::run(options) {
-        Ok(report) => {
-            let text = if json { report.to_json() } else { report.to_text() };
-            println!("{text}");
-            match report.failure() {
-                None => ExitCode::SUCCESS,
-                Some(failure) => {
-                    eprintln!("sledge-perf: {failure}");
-                    ExitCode::FAILURE
-                }
-            }
-        }
-        Err(error) => {
-            eprintln!("sledge-perf: {error}");
+    let result = match Arguments::parse().command {
+        Command::Run(options) => run(options),
+        Command::Limit(options) => limit(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("sledge-perf: {message}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(options: RunOptions) -> Result<(), String> {
+    let json = options.json;
+    let report = run::run(options).map_err(|error| error.to_string())?;
+    println!("{}", if json { report.to_json() } else { report.to_text() });
+    report.failure().map_or(Ok(()), Err)
+}
+
+fn limit(options: &LimitOptions) -> Result<(), String> {
+    let report = limit::run(options).map_err(|error| error.to_string())?;
+    println!("{}", if options.json { report.to_json() } else { report.to_text() });
+    Ok(())
 }
