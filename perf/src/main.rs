@@ -11,6 +11,8 @@ mod job;
 mod limit;
 mod pattern;
 mod progress;
+// Takes the engine's results.
+#[allow(dead_code, unused_imports)]
 mod report;
 #[allow(dead_code)]
 mod results;

@@ -2,7 +2,7 @@
 
 use crate::arguments::RunOptions;
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::old::Report;
 use crate::worker::{Shared, Task, WorkerError, work};
 use crate::workload::MAX_VERIFIED_UNITS;
 use sledge_nvme::io::Geometry;

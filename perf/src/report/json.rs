@@ -1,0 +1,289 @@
+//! The report for programs. `docs/sledge-perf.md` describes each field.
+//!
+//! Schema 1. Within a schema fields are only added; taking one away or changing its meaning makes it schema 2.
+//! Units are in the names: `_s` seconds, `_ns` nanoseconds, `_us` microseconds; all else is bytes or a count.
+
+use serde::Serialize;
+
+use super::options;
+use super::summary::{Group, JobSummary, Latency, Rates, Report, Sums};
+use crate::job::{Distribution, Job, SizeSplit};
+use crate::results::Second;
+
+/// Number of the schema.
+const SCHEMA: u32 = 1;
+
+/// One JSON object on several lines.
+pub fn render(report: &Report) -> String {
+    let document = Document {
+        schema: SCHEMA,
+        program: "sledge-perf",
+        version: env!("CARGO_PKG_VERSION"),
+        began_unix_s: report.began_unix_s,
+        elapsed_s: report.overall.elapsed.as_secs_f64(),
+        errors: report.errors(),
+        first_error: report.jobs.iter().find_map(|job| job.results.first_error.as_deref()),
+        verified: report.verified(),
+        sums: sums(&report.overall, false),
+        groups: report.groups.iter().map(group).collect(),
+        jobs: report.jobs.iter().map(job).collect(),
+    };
+    // Only numbers, texts and lists: nothing that JSON can't say. If it ever fails, the reader sees why.
+    serde_json::to_string_pretty(&document).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    program: &'static str,
+    version: &'static str,
+    began_unix_s: u64,
+    elapsed_s: f64,
+    errors: u64,
+    first_error: Option<&'a str>,
+    verified: u64,
+    #[serde(flatten)]
+    sums: SumsJson,
+    groups: Vec<GroupJson>,
+    jobs: Vec<JobJson<'a>>,
+}
+
+/// Directions without I/O are left out.
+#[derive(Serialize)]
+struct SumsJson {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read: Option<RatesJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write: Option<RatesJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trim: Option<RatesJson>,
+    total: RatesJson,
+}
+
+#[derive(Serialize)]
+struct RatesJson {
+    ios: u64,
+    bytes: u64,
+    iops: f64,
+    bytes_per_second: f64,
+    latency_ns: Option<LatencyJson>,
+}
+
+#[derive(Serialize)]
+struct LatencyJson {
+    min: u64,
+    mean: f64,
+    stddev: f64,
+    max: u64,
+    p1: u64,
+    p5: u64,
+    p10: u64,
+    p25: u64,
+    p50: u64,
+    p75: u64,
+    p90: u64,
+    p95: u64,
+    p99: u64,
+    p99_5: u64,
+    p99_9: u64,
+    p99_95: u64,
+    p99_99: u64,
+    p99_999: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    histogram: Vec<(u64, u64)>,
+}
+
+#[derive(Serialize)]
+struct GroupJson {
+    began_unix_s: u64,
+    elapsed_s: f64,
+    host_cpu_s: Option<f64>,
+    target_cpu_s: Option<f64>,
+    host_cpu_us_per_io: Option<f64>,
+    target_cpu_us_per_io: Option<f64>,
+    #[serde(flatten)]
+    sums: SumsJson,
+}
+
+#[derive(Serialize)]
+struct JobJson<'a> {
+    name: &'a str,
+    group: usize,
+    options: OptionsJson,
+    elapsed_s: f64,
+    errors: u64,
+    first_error: Option<&'a str>,
+    verified: u64,
+    #[serde(flatten)]
+    sums: SumsJson,
+    seconds: Vec<SecondJson>,
+}
+
+#[derive(Serialize)]
+struct OptionsJson {
+    target: String,
+    rw: &'static str,
+    read_percent: u8,
+    read_sizes: Vec<SizeJson>,
+    write_sizes: Vec<SizeJson>,
+    random_distribution: &'static str,
+    random_parameter: Option<f64>,
+    iodepth: u16,
+    lanes_per_core: u16,
+    cores: Vec<usize>,
+    offset: u64,
+    size: Option<u64>,
+    io_bytes: Option<u64>,
+    start_delay_s: f64,
+    ramp_s: f64,
+    time_s: f64,
+    rate_iops: Option<f64>,
+    think_time_us: f64,
+    fua: bool,
+    flush_every: Option<u32>,
+    verify: bool,
+    seed: u64,
+    busy: bool,
+}
+
+#[derive(Serialize)]
+struct SizeJson {
+    bytes: u32,
+    percent: u8,
+}
+
+#[derive(Serialize)]
+struct SecondJson {
+    length_s: f64,
+    read_iops: f64,
+    write_iops: f64,
+    trim_iops: f64,
+    read_bytes: u64,
+    write_bytes: u64,
+    trim_bytes: u64,
+    p50_ns: u64,
+    p99_ns: u64,
+}
+
+fn sums(sums: &Sums, with_histogram: bool) -> SumsJson {
+    let [read, write, trim] =
+        sums.directions.each_ref().map(|one| (one.ios > 0).then(|| rates(one, with_histogram)));
+    SumsJson { read, write, trim, total: rates(&sums.total, false) }
+}
+
+fn rates(rates: &Rates, with_histogram: bool) -> RatesJson {
+    RatesJson {
+        ios: rates.ios,
+        bytes: rates.bytes,
+        iops: rates.iops,
+        bytes_per_second: rates.bytes_per_second,
+        latency_ns: rates.latency.as_ref().map(|latencies| latency(latencies, with_histogram)),
+    }
+}
+
+fn latency(latency: &Latency, with_histogram: bool) -> LatencyJson {
+    let at = |percent| latency.percentile(percent);
+    LatencyJson {
+        min: latency.min,
+        mean: latency.mean,
+        stddev: latency.stddev,
+        max: latency.max,
+        p1: at(1.0),
+        p5: at(5.0),
+        p10: at(10.0),
+        p25: at(25.0),
+        p50: at(50.0),
+        p75: at(75.0),
+        p90: at(90.0),
+        p95: at(95.0),
+        p99: at(99.0),
+        p99_5: at(99.5),
+        p99_9: at(99.9),
+        p99_95: at(99.95),
+        p99_99: at(99.99),
+        p99_999: at(99.999),
+        histogram: if with_histogram { latency.recorded().collect() } else { Vec::new() },
+    }
+}
+
+fn group(group: &Group) -> GroupJson {
+    GroupJson {
+        began_unix_s: group.began_unix_s,
+        elapsed_s: group.sums.elapsed.as_secs_f64(),
+        host_cpu_s: group.host_cpu.map(|cpu| cpu.as_secs_f64()),
+        target_cpu_s: group.target_cpu.map(|cpu| cpu.as_secs_f64()),
+        host_cpu_us_per_io: group.host_us_per_io(),
+        target_cpu_us_per_io: group.target_us_per_io(),
+        sums: sums(&group.sums, false),
+    }
+}
+
+fn job(job: &JobSummary) -> JobJson<'_> {
+    JobJson {
+        name: &job.results.job.name,
+        group: job.group,
+        options: asked(&job.results.job),
+        elapsed_s: job.results.elapsed.as_secs_f64(),
+        errors: job.results.errors,
+        first_error: job.results.first_error.as_deref(),
+        verified: job.results.verified,
+        sums: sums(&job.sums, true),
+        seconds: job.results.seconds.iter().map(second).collect(),
+    }
+}
+
+fn asked(job: &Job) -> OptionsJson {
+    let (random_distribution, random_parameter) = match job.distribution {
+        Distribution::Uniform => ("uniform", None),
+        Distribution::Zipf(theta) => ("zipf", Some(theta)),
+        Distribution::Pareto(h) => ("pareto", Some(h)),
+    };
+    OptionsJson {
+        target: job.target.to_string(),
+        rw: options::mode(job.mode),
+        read_percent: job.read_percent,
+        read_sizes: sizes(&job.read_sizes),
+        write_sizes: sizes(&job.write_sizes),
+        random_distribution,
+        random_parameter,
+        iodepth: job.depth,
+        lanes_per_core: job.lanes,
+        cores: job.cores.clone(),
+        offset: job.offset,
+        size: job.size,
+        io_bytes: job.io_bytes,
+        start_delay_s: job.start_delay.as_secs_f64(),
+        ramp_s: job.ramp.as_secs_f64(),
+        time_s: job.time.as_secs_f64(),
+        rate_iops: job.rate_iops,
+        think_time_us: job.think_time.as_secs_f64() * 1e6,
+        fua: job.fua,
+        flush_every: job.flush_every,
+        verify: job.verify,
+        seed: job.seed,
+        busy: job.busy,
+    }
+}
+
+fn sizes(split: &SizeSplit) -> Vec<SizeJson> {
+    split.0.iter().map(|(bytes, percent)| SizeJson { bytes: *bytes, percent: *percent }).collect()
+}
+
+fn second(second: &Second) -> SecondJson {
+    let length_s = second.length.as_secs_f64();
+    let [read_iops, write_iops, trim_iops] =
+        second.ios.map(|ios| if length_s > 0.0 { ios as f64 / length_s } else { 0.0 });
+    let [read_bytes, write_bytes, trim_bytes] = second.bytes;
+    let (p50_ns, p99_ns) = (second.p50_ns, second.p99_ns);
+    SecondJson {
+        length_s,
+        read_iops,
+        write_iops,
+        trim_iops,
+        read_bytes,
+        write_bytes,
+        trim_bytes,
+        p50_ns,
+        p99_ns,
+    }
+}

@@ -1,0 +1,141 @@
+//! What a job was asked to do, in words: for people, and as options of fio.
+
+use std::time::Duration;
+
+use crate::job::{Distribution, Job, Mode, SizeSplit, Target};
+
+/// fio's word for a mode.
+pub fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Read => "read",
+        Mode::Write => "write",
+        Mode::Randread => "randread",
+        Mode::Randwrite => "randwrite",
+        Mode::Rw => "rw",
+        Mode::Randrw => "randrw",
+        Mode::Trim => "trim",
+        Mode::Randtrim => "randtrim",
+    }
+}
+
+/// Whether a mode both reads and writes.
+pub fn is_mixed(mode: Mode) -> bool {
+    matches!(mode, Mode::Rw | Mode::Randrw)
+}
+
+/// Whether a mode's offsets are random.
+pub fn is_random(mode: Mode) -> bool {
+    matches!(mode, Mode::Randread | Mode::Randwrite | Mode::Randrw | Mode::Randtrim)
+}
+
+/// Lanes on all cores.
+pub fn lanes(job: &Job) -> usize {
+    usize::from(job.lanes) * job.cores.len().max(1)
+}
+
+/// Bytes as fio and people write them: `4k`, `1m`, `512`.
+pub fn size(bytes: u64) -> String {
+    let units = [(40, "t"), (30, "g"), (20, "m"), (10, "k")];
+    let fits = units.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1u64 << shift));
+    fits.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+/// A duration in seconds, as short as it can be.
+pub fn seconds(time: Duration) -> String {
+    format!("{}", time.as_secs_f64())
+}
+
+/// A split as fio writes it, but `4k` when there is only one size.
+pub fn split(sizes: &SizeSplit) -> String {
+    match sizes.0.as_slice() {
+        [(bytes, _)] => size(u64::from(*bytes)),
+        several => {
+            let parts = several.iter().map(|(bytes, share)| format!("{}/{share}", size(u64::from(*bytes))));
+            parts.collect::<Vec<_>>().join(":")
+        }
+    }
+}
+
+/// One line that tells people what the job did.
+pub fn line(job: &Job) -> String {
+    let mut words = format!("{} {}", mode(job.mode), sizes_for_people(job));
+    if is_mixed(job.mode) {
+        words += &format!(", {} % reads", job.read_percent);
+    }
+    match job.distribution {
+        Distribution::Zipf(theta) if is_random(job.mode) => words += &format!(", zipf {theta}"),
+        Distribution::Pareto(h) if is_random(job.mode) => words += &format!(", pareto {h}"),
+        _ => {}
+    }
+    words += &format!(", depth {}", job.depth);
+    if job.lanes > 1 {
+        words += &format!(", {} lanes a core", job.lanes);
+    }
+    let cores = job.cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    words += &format!(", core{} {cores}", if job.cores.len() == 1 { "" } else { "s" });
+    if let Some(rate) = job.rate_iops {
+        words += &format!(", {rate} due each second");
+    }
+    for (set, word) in [(job.busy, "busy"), (job.verify, "verified"), (job.fua, "FUA")] {
+        if set {
+            words += &format!(", {word}");
+        }
+    }
+    words
+}
+
+fn sizes_for_people(job: &Job) -> String {
+    match job.mode {
+        Mode::Read | Mode::Randread => split(&job.read_sizes),
+        Mode::Rw | Mode::Randrw if job.read_sizes != job.write_sizes => {
+            format!("{},{}", split(&job.read_sizes), split(&job.write_sizes))
+        }
+        _ => split(&job.write_sizes),
+    }
+}
+
+/// The job as options of fio, each as it would stand in a job file.
+pub fn fio_options(job: &Job) -> Vec<(&'static str, String)> {
+    let mut options = vec![
+        ("name", job.name.clone()),
+        ("filename", job.target.to_string()),
+        ("ioengine", "sledge".into()),
+        ("rw", mode(job.mode).into()),
+        ("iodepth", job.depth.to_string()),
+        ("numjobs", lanes(job).to_string()),
+        ("runtime", seconds(job.time)),
+        ("randseed", job.seed.to_string()),
+    ];
+    if let Target::File { direct, .. } = &job.target {
+        options.push(("direct", u8::from(*direct).to_string()));
+    }
+    let mut put = |set: bool, name, value: String| {
+        if set {
+            options.push((name, value));
+        }
+    };
+    let is_split = job.read_sizes.0.len() > 1 || job.write_sizes.0.len() > 1;
+    let (reads, writes) = (split(&job.read_sizes), split(&job.write_sizes));
+    let both = if reads == writes { reads } else { format!("{reads},{writes}") };
+    put(true, if is_split { "bssplit" } else { "bs" }, both);
+    put(is_mixed(job.mode), "rwmixread", job.read_percent.to_string());
+    match job.distribution {
+        Distribution::Uniform => {}
+        Distribution::Zipf(theta) => put(true, "random_distribution", format!("zipf:{theta}")),
+        Distribution::Pareto(h) => put(true, "random_distribution", format!("pareto:{h}")),
+    }
+    put(job.offset > 0, "offset", size(job.offset));
+    put(job.size.is_some(), "size", size(job.size.unwrap_or(0)));
+    match job.io_bytes {
+        Some(bytes) => put(true, "io_size", size(bytes)),
+        None => put(true, "time_based", "1".into()),
+    }
+    put(!job.start_delay.is_zero(), "startdelay", seconds(job.start_delay));
+    put(!job.ramp.is_zero(), "ramp_time", seconds(job.ramp));
+    put(job.rate_iops.is_some(), "rate_iops", job.rate_iops.unwrap_or(0.0).to_string());
+    put(!job.think_time.is_zero(), "thinktime", job.think_time.as_micros().to_string());
+    put(job.fua, "sync", "1".into());
+    put(job.flush_every.is_some(), "fdatasync", job.flush_every.unwrap_or(0).to_string());
+    put(job.verify, "verify", "crc32c".into());
+    options
+}
