@@ -68,6 +68,9 @@ impl std::fmt::Debug for dyn BlockDevice {
     }
 }
 
+/// Gives a device the size back that it had; for a change that is not made after all.
+pub type UndoResize = Box<dyn FnOnce() + Send>;
+
 /// What is particular to a kind of device; serialised, it is the `driver_specific` of `bdev_get_bdevs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -210,6 +213,23 @@ impl DeviceError {
 
 /// Longest name of a device, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
+
+/// Checks that a device does not shrink.
+pub(crate) fn check_growth(
+    name: &str,
+    parameter: &'static str,
+    blocks: u64,
+    wanted: u64,
+) -> Result<(), DeviceError> {
+    if wanted >= blocks {
+        return Ok(());
+    }
+    Err(DeviceError::Parameter {
+        name: name.to_owned(),
+        parameter,
+        problem: format!("gives {wanted} blocks, but the device has {blocks} and can only grow"),
+    })
+}
 
 /// Checks what all devices have in common: name, block size, size.
 pub(crate) fn check_shape(name: &str, blocks: u64, block_size: u32) -> Result<(), DeviceError> {

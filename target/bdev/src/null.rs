@@ -4,13 +4,16 @@
 //! the reader brings. Stateless, so it needs no gate.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sledge_nvme::Status;
 use sledge_nvme::io::{Channel, Geometry, IoCommand, IoCompletion, Operation, Submitted};
 use uuid::Uuid;
 
 use crate::command;
-use crate::device::{BlockDevice, Description, DeviceError, DeviceStatistics, check_shape};
+use crate::device::{
+    BlockDevice, Description, DeviceError, DeviceStatistics, UndoResize, check_growth, check_shape,
+};
 use crate::statistics::{ChannelCounters, DeviceCounters};
 use crate::zero::{ZERO_BYTES, Zeroes};
 
@@ -31,7 +34,8 @@ pub struct NullOptions {
 pub struct NullDevice {
     name: String,
     uuid: Uuid,
-    geometry: Geometry,
+    blocks: AtomicU64,
+    block_bytes: u32,
     counters: Arc<DeviceCounters>,
 }
 
@@ -46,9 +50,23 @@ impl NullDevice {
         Ok(NullDevice {
             name,
             uuid: uuid.unwrap_or_else(Uuid::new_v4),
-            geometry: Geometry::new(num_blocks, block_size),
+            blocks: AtomicU64::new(num_blocks),
+            block_bytes: block_size,
             counters: Arc::default(),
         })
+    }
+
+    /// Makes the device larger. Channels that are open keep the size that they were opened with.
+    ///
+    /// # Errors
+    /// The device would be smaller than it is, which those who use it do not expect, or too large.
+    pub fn resize(self: &Arc<Self>, num_blocks: u64) -> Result<UndoResize, DeviceError> {
+        check_shape(&self.name, num_blocks, self.block_bytes)?;
+        let before = self.blocks.load(Ordering::Relaxed);
+        check_growth(&self.name, "new_size", before, num_blocks)?;
+        self.blocks.store(num_blocks, Ordering::Relaxed);
+        let device = Arc::clone(self);
+        Ok(Box::new(move || device.blocks.store(before, Ordering::Relaxed)))
     }
 }
 
@@ -66,7 +84,7 @@ impl BlockDevice for NullDevice {
     }
 
     fn geometry(&self) -> Geometry {
-        self.geometry
+        Geometry::new(self.blocks.load(Ordering::Relaxed), self.block_bytes)
     }
 
     fn supports(&self, operation: Operation) -> bool {
@@ -80,7 +98,7 @@ impl BlockDevice for NullDevice {
     fn open_channel(&self) -> Result<Box<dyn Channel>, DeviceError> {
         let zeroes =
             Zeroes::open().map_err(|source| DeviceError::Channel { name: self.name.clone(), source })?;
-        Ok(Box::new(NullChannel { geometry: self.geometry, zeroes, counters: self.counters.open() }))
+        Ok(Box::new(NullChannel { geometry: self.geometry(), zeroes, counters: self.counters.open() }))
     }
 
     fn description(&self) -> Description {

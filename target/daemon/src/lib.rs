@@ -10,5 +10,6 @@ pub mod methods;
 pub mod model;
 pub mod notify;
 pub mod options;
+pub mod process;
 pub mod quick_start;
 pub mod rpc;

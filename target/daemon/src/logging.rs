@@ -1,6 +1,7 @@
 //! The log: one line an event on standard error, as text or JSON, with a level that can be changed while
 //! running and flags that let single parts of the program say everything.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::str::FromStr;
@@ -145,6 +146,21 @@ impl LogControl {
         self.change(|settings| chosen.iter().for_each(|index| settings.flags[*index] = on));
         Ok(())
     }
+}
+
+/// Has panics logged, each as one event with its place and, where `RUST_BACKTRACE` asks for it, the way there.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let payload = panic.payload();
+        let reason = payload.downcast_ref::<&str>().copied();
+        let reason = reason.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let reason = reason.unwrap_or("for a reason that can't be shown");
+        let way = Backtrace::capture();
+        let way = (way.status() == BacktraceStatus::Captured).then(|| way.to_string());
+        tracing::error!(thread = thread.name(), place, way, "panicked: {reason}");
+    }));
 }
 
 #[cfg(test)]

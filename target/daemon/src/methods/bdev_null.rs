@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sledge_bdev::BlockDevice;
 use sledge_bdev::null::{NullDevice, NullOptions};
 use uuid::Uuid;
 
@@ -50,6 +51,26 @@ pub(super) fn create(draft: &mut Draft, params: Create) -> Result<Value, RpcErro
     };
     let device = NullDevice::new(options).map_err(device_error)?;
     Ok(json!(draft.add_device(Arc::new(device)).map_err(device_error)?))
+}
+
+/// SPDK's unit of the new size.
+const MIB: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resize {
+    name: String,
+    /// In MiB.
+    new_size: u64,
+}
+
+pub(super) fn resize(draft: &mut Draft, params: Resize) -> Result<Value, RpcError> {
+    let device = draft.model.devices.get_as::<NullDevice>(&params.name).map_err(device_error)?;
+    let too_large = || RpcError::invalid_param("new_size", format!("{} MiB is too large", params.new_size));
+    let bytes = params.new_size.checked_mul(MIB).ok_or_else(too_large)?;
+    let undo = device.resize(bytes / u64::from(device.geometry().block_bytes)).map_err(device_error)?;
+    draft.resized(device, undo)?;
+    Ok(json!(true))
 }
 
 pub(super) fn delete(draft: &mut Draft, params: Named) -> Result<Value, RpcError> {

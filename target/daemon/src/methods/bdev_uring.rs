@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sledge_bdev::BlockDevice;
 use sledge_bdev::uring::{UringDevice, UringOptions};
 use uuid::Uuid;
 
@@ -56,6 +57,16 @@ pub(super) fn create_aio(draft: &mut Draft, params: CreateAio) -> Result<Value, 
     neutral("nowait", params.nowait, false)?;
     let CreateAio { filename, name, block_size, uuid, .. } = params;
     create(draft, Create { filename, name, block_size, uuid, create_bytes: None })
+}
+
+pub(super) fn rescan(draft: &mut Draft, params: Named) -> Result<Value, RpcError> {
+    let device = draft.model.devices.get_as::<UringDevice>(&params.name).map_err(device_error)?;
+    let before = device.geometry();
+    let undo = device.rescan().map_err(device_error)?;
+    if device.geometry() != before {
+        draft.resized(device, undo)?;
+    }
+    Ok(json!(true))
 }
 
 pub(super) fn delete(draft: &mut Draft, params: Named) -> Result<Value, RpcError> {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sledge_reactor::message::Handle;
 use sledge_reactor::options::Wait;
+use sledge_reactor::statistics::{PollerStatistics, ReactorStatistics};
 
 use super::bdev::Nothing;
 use crate::daemon::{Daemon, TICK_RATE};
@@ -16,30 +17,38 @@ use crate::rpc::error::RpcError;
 /// How long a reactor may take to report: a busy one does not hold up the answer about the others.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(super) async fn get_reactors(daemon: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
+/// What every reactor has counted, in the order of their numbers; `None` for one that does not answer in time.
+async fn counts(daemon: &Daemon) -> Result<Vec<(u32, Option<ReactorStatistics>)>, RpcError> {
     // All are asked at once, then awaited in turn.
-    let asked: Vec<_> = daemon.reactors().iter().map(|handle| tokio::spawn(report(handle.clone()))).collect();
-    let mut reports = Vec::new();
-    for report in asked {
-        reports.push(report.await.map_err(RpcError::internal)?);
+    let ask = |handle: Handle| async move {
+        let counted = tokio::time::timeout(REPORT_TIMEOUT, handle.statistics()).await;
+        (handle.id(), counted.ok().and_then(Result::ok))
+    };
+    let asked: Vec<_> = daemon.reactors().iter().map(|handle| tokio::spawn(ask(handle.clone()))).collect();
+    let mut all = Vec::new();
+    for counts in asked {
+        all.push(counts.await.map_err(RpcError::internal)?);
     }
+    Ok(all)
+}
+
+pub(super) async fn get_reactors(daemon: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
+    let all = counts(&daemon).await?;
+    let report = |(id, counts): &(u32, Option<ReactorStatistics>)| match counts {
+        Some(counts) => reactor(counts),
+        None => json!({"id": id, "responding": false}),
+    };
     Ok(json!({
         "tick_rate": TICK_RATE,
         "ticks": daemon.ticks(),
         "pid": std::process::id(),
-        "reactors": reports,
+        "reactors": all.iter().map(report).collect::<Vec<_>>(),
     }))
 }
 
-async fn report(handle: Handle) -> Value {
-    let Ok(Ok(counts)) = tokio::time::timeout(REPORT_TIMEOUT, handle.statistics()).await else {
-        return json!({"id": handle.id(), "responding": false});
-    };
-    let pollers: Vec<Value> = counts
-        .pollers
-        .iter()
-        .map(|poller| json!({"name": poller.name, "runs": poller.runs, "work": poller.work}))
-        .collect();
+fn reactor(counts: &ReactorStatistics) -> Value {
+    let mut thread = thread(counts);
+    thread["elapsed"] = json!(counts.busy_ns + counts.idle_ns);
     json!({
         "id": counts.id,
         "responding": true,
@@ -50,13 +59,13 @@ async fn report(handle: Handle) -> Value {
         "in_interrupt": false,
         "irq": 0,
         "sys": 0,
-        "lw_threads": [],
+        "lw_threads": [thread],
         "wait": if counts.wait == Wait::Busy { "busy" } else { "adaptive" },
         "turns": counts.turns,
         "tasks": counts.tasks,
         "messages": counts.messages,
         "events": counts.events,
-        "pollers": pollers,
+        "pollers": pollers(counts),
         "memory": {
             "total_bytes": counts.pool.total_bytes,
             "used_bytes": counts.pool.used_bytes,
@@ -65,6 +74,62 @@ async fn report(handle: Handle) -> Value {
             "backing": counts.pool.backing.to_string(),
         },
     })
+}
+
+fn pollers(counts: &ReactorStatistics) -> Vec<Value> {
+    let report =
+        |poller: &PollerStatistics| json!({"name": poller.name, "runs": poller.runs, "work": poller.work});
+    counts.pollers.iter().map(report).collect()
+}
+
+/// What SPDK calls a thread: here there is one to a reactor.
+fn thread(counts: &ReactorStatistics) -> Value {
+    let mask = counts.core.and_then(|core| 1u128.checked_shl(core as u32)).unwrap_or(0);
+    json!({"name": format!("reactor_{}", counts.id), "id": counts.id + 1, "cpumask": format!("{mask:x}")})
+}
+
+/// A report about the threads that answered.
+async fn threads(
+    daemon: &Daemon,
+    report: impl Fn(&ReactorStatistics, &mut Value),
+) -> Result<Value, RpcError> {
+    let all = counts(daemon).await?;
+    let threads = all.iter().filter_map(|(_, counts)| counts.as_ref()).map(|counts| {
+        let mut thread = thread(counts);
+        report(counts, &mut thread);
+        thread
+    });
+    Ok(json!({"tick_rate": TICK_RATE, "threads": threads.collect::<Vec<_>>()}))
+}
+
+pub(super) async fn get_threads(daemon: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
+    threads(&daemon, |counts, thread| {
+        thread["busy"] = json!(counts.busy_ns);
+        thread["idle"] = json!(counts.idle_ns);
+        thread["active_pollers_count"] = json!(counts.pollers.len());
+        thread["timed_pollers_count"] = json!(0);
+        thread["paused_pollers_count"] = json!(0);
+    })
+    .await
+}
+
+pub(super) async fn get_pollers(daemon: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
+    threads(&daemon, |counts, thread| {
+        let poller = |(poller, id): (&PollerStatistics, u32)| {
+            json!({
+                "name": poller.name,
+                "id": id,
+                "state": "waiting",
+                "run_count": poller.runs,
+                "busy_count": poller.work,
+            })
+        };
+        let active: Vec<Value> = counts.pollers.iter().zip(1..).map(poller).collect();
+        thread["active_pollers"] = json!(active);
+        thread["timed_pollers"] = json!([]);
+        thread["paused_pollers"] = json!([]);
+    })
+    .await
 }
 
 pub(super) async fn get_subsystems(_: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {

@@ -111,6 +111,7 @@ macro_rules! ask {
 static METHODS: &[Method] = &[
     edit!(Running, "bdev_aio_create", bdev_uring::create_aio),
     edit!(Running, "bdev_aio_delete", bdev_uring::delete),
+    edit!(Running, "bdev_aio_rescan", bdev_uring::rescan),
     edit!(Running, "bdev_delay_create", bdev_delay::create),
     edit!(Running, "bdev_delay_delete", bdev_delay::delete),
     edit!(Running, "bdev_delay_update_latency", bdev_delay::update_latency),
@@ -125,9 +126,11 @@ static METHODS: &[Method] = &[
     edit!(Running, "bdev_malloc_delete", bdev_malloc::delete),
     edit!(Running, "bdev_null_create", bdev_null::create),
     edit!(Running, "bdev_null_delete", bdev_null::delete),
+    edit!(Running, "bdev_null_resize", bdev_null::resize),
     edit!(Any, "bdev_set_options", bdev::set_options),
     edit!(Running, "bdev_uring_create", bdev_uring::create),
     edit!(Running, "bdev_uring_delete", bdev_uring::delete),
+    edit!(Running, "bdev_uring_rescan", bdev_uring::rescan),
     edit!(Running, "bdev_wait_for_examine", bdev::wait_for_examine),
     ask!(Any, "framework_get_config", framework::get_config),
     ask!(Running, "framework_get_reactors", framework::get_reactors),
@@ -170,6 +173,8 @@ static METHODS: &[Method] = &[
     ask!(Any, "save_config", configuration::save),
     ask!(Any, "spdk_get_version", process::get_version),
     ask!(Any, "spdk_kill_instance", process::kill_instance),
+    ask!(Running, "thread_get_pollers", framework::get_pollers),
+    ask!(Running, "thread_get_stats", framework::get_threads),
 ];
 
 /// Every method that there is.

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sledge_bdev::device::UndoResize;
 use sledge_bdev::{BlockDevice, Claim, DeviceError, Registry};
 use sledge_nvmf::target::definition::{SubsystemDefinition, TargetDefinition};
 
@@ -66,6 +67,7 @@ pub type Effect = Box<dyn FnOnce() + Send>;
 enum Undo {
     Remove(String),
     Restore(Arc<dyn BlockDevice>),
+    Resize(UndoResize),
 }
 
 /// A changed copy of the model. Dropped without [`Draft::finish`], it leaves nothing behind.
@@ -144,6 +146,27 @@ impl Draft {
         Ok(())
     }
 
+    /// Serves the new size of a device: namespaces that stand on it, or on devices that do, are opened anew.
+    ///
+    /// # Errors
+    /// -32603 when a namespace is not where its claim says.
+    pub fn resized(&mut self, device: Arc<dyn BlockDevice>, undo: UndoResize) -> Result<(), RpcError> {
+        self.undo.push(Undo::Resize(undo));
+        for ((nqn, nsid), claim) in self.claims.clone() {
+            if !stands_on(claim.device(), device.name()) {
+                continue;
+            }
+            let instance = self.model.environment.next_instance();
+            let namespace = self.subsystem(&nqn)?.namespaces.get_mut(&nsid);
+            let namespace = namespace
+                .ok_or_else(|| RpcError::internal(format!("namespace {nsid} of {nqn} went away")))?;
+            // Another instance, as the channels of this one keep the size that they were opened with.
+            namespace.instance = instance;
+            namespace.geometry = claim.device().geometry();
+        }
+        Ok(())
+    }
+
     /// Has something done once the change has been taken.
     pub fn afterwards(&mut self, effect: impl FnOnce() + Send + 'static) {
         self.effects.push(Box::new(effect));
@@ -161,6 +184,11 @@ impl Draft {
     }
 }
 
+/// Whether a device is the one of that name, or stands on it.
+fn stands_on(device: &Arc<dyn BlockDevice>, name: &str) -> bool {
+    device.name() == name || device.lower().is_some_and(|lower| stands_on(&lower, name))
+}
+
 impl Drop for Draft {
     fn drop(&mut self) {
         if self.undo.is_empty() {
@@ -172,6 +200,10 @@ impl Drop for Draft {
             let undone = match undo {
                 Undo::Remove(name) => self.model.devices.remove(&name).map(drop),
                 Undo::Restore(device) => self.model.devices.add(device),
+                Undo::Resize(undo) => {
+                    undo();
+                    Ok(())
+                }
             };
             if let Err(error) = undone {
                 tracing::error!(%error, "a change that failed could not be undone fully");

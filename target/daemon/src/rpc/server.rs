@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tracing::{debug, warn};
 
 use super::error::RpcError;
@@ -29,16 +29,20 @@ pub trait Calls: Clone + Send + Sync + 'static {
     fn call(&self, method: String, params: Value) -> impl Future<Output = Result<Value, RpcError>> + Send;
 }
 
+/// Requests being answered: each holds it for reading until its answer has left. The end of the process takes it
+/// for writing, so that a client that asks for the end is answered too.
+pub type Answering = Arc<RwLock<()>>;
+
 /// Accepts connections until the future is dropped.
-pub async fn serve(listener: UnixListener, calls: impl Calls) {
+pub async fn serve(listener: UnixListener, calls: impl Calls, answering: Answering) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let calls = calls.clone();
+                let (calls, answering) = (calls.clone(), answering.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, calls).await {
+                    if let Err(error) = converse(stream, calls, answering).await {
                         debug!(%error, "a management connection broke");
                     }
                     drop(place);
@@ -52,13 +56,14 @@ pub async fn serve(listener: UnixListener, calls: impl Calls) {
     }
 }
 
-async fn converse(mut stream: UnixStream, calls: impl Calls) -> std::io::Result<()> {
+async fn converse(mut stream: UnixStream, calls: impl Calls, answering: Answering) -> std::io::Result<()> {
     let mut framer = Framer::new();
     let mut bytes = vec![0; 16 * 1024];
     loop {
         loop {
             match framer.next_value() {
                 Ok(Some(text)) => {
+                    let _answering = answering.read().await;
                     let (answer, go_on) = answer_in_own_task(text, calls.clone()).await;
                     if let Some(answer) = answer {
                         send(&mut stream, &answer).await?;
@@ -130,7 +135,7 @@ mod tests {
 
     async fn exchange(sent: &[u8], answers: usize) -> (Vec<Value>, bool) {
         let (mut client, server) = UnixStream::pair().unwrap();
-        let task = tokio::spawn(converse(server, Slow::default()));
+        let task = tokio::spawn(converse(server, Slow::default(), Answering::default()));
         client.write_all(sent).await.unwrap();
         let mut framer = Framer::new();
         let mut found = Vec::new();
@@ -172,7 +177,7 @@ mod tests {
     async fn a_call_outlives_its_client() {
         let calls = Slow::default();
         let (mut client, server) = UnixStream::pair().unwrap();
-        let task = tokio::spawn(converse(server, calls.clone()));
+        let task = tokio::spawn(converse(server, calls.clone(), Answering::default()));
         client.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"slow"}"#).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
         drop(client);

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod configuration;
+mod death;
 mod drain;
+mod host;
 mod process;
+mod resize;
 mod support;

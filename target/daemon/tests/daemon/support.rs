@@ -1,6 +1,6 @@
 //! A real `sledge-target` process in a folder of its own, and a client for its management socket.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A port of 127.0.0.1 that nobody listens on now.
 pub fn free_port() -> u16 {
@@ -21,9 +21,34 @@ pub fn free_port() -> u16 {
 
 /// The program, to be run in a folder, without what the environment could say to it.
 pub fn program(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sledge-target"));
-    command.current_dir(folder).env_remove("SLEDGE_SOCKET").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+    let mut command = without_environment(Command::new(env!("CARGO_BIN_EXE_sledge-target")));
+    command.current_dir(folder).stdin(Stdio::null());
     command
+}
+
+/// A command that does not see what the environment could say to a target.
+pub fn without_environment(mut command: Command) -> Command {
+    command.env_remove("SLEDGE_SOCKET").env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// Waits until something is so.
+pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits for the end of a process.
+pub fn wait_for_end(process: &mut Child) -> ExitStatus {
+    let mut status = None;
+    eventually("the process ends", || {
+        status = process.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
 }
 
 /// A running target; killed when dropped.
@@ -48,22 +73,17 @@ impl Target {
             .spawn()
             .unwrap();
         let mut target = Target { folder, process, stream: None };
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Ok(stream) = UnixStream::connect(target.socket()) {
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                target.stream = Some(stream);
-                target.call("framework_wait_init", json!({})).unwrap();
-                return target;
-            }
+        eventually("the target answers", || {
             if let Some(status) = target.process.try_wait().unwrap() {
-                let mut log = String::new();
-                target.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+                let log = std::io::read_to_string(target.process.stderr.take().unwrap()).unwrap();
                 panic!("the target ended with {status}: {log}");
             }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("the target does not answer");
+            target.stream = UnixStream::connect(target.socket()).ok();
+            target.stream.is_some()
+        });
+        target.stream.as_ref().unwrap().set_read_timeout(Some(PATIENCE)).unwrap();
+        target.call("framework_wait_init", json!({})).unwrap();
+        target
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -100,14 +120,7 @@ impl Target {
 
     /// Waits for the end.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("the target does not end");
+        wait_for_end(&mut self.process)
     }
 
     /// Ends the target in order and gives its folder back.
