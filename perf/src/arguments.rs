@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::compare::CompareOptions;
 use crate::limit::LimitOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sledge_nvme::fabrics::Nqn;
@@ -22,6 +23,8 @@ pub enum Command {
     Run(RunOptions),
     /// Measure what the sockets alone can do with the bytes of a workload.
     Limit(LimitOptions),
+    /// Compare two targets, or a target and the limit, in alternation.
+    Compare(Box<CompareOptions>),
 }
 
 /// Which I/O.

@@ -4,6 +4,7 @@
 //! one line on standard error and exit status 1.
 
 mod arguments;
+mod compare;
 mod histogram;
 // Filled in by the engine that is being built on them.
 #[allow(dead_code)]
@@ -24,6 +25,7 @@ mod workload;
 
 use arguments::{Arguments, Command, RunOptions};
 use clap::Parser;
+use compare::CompareOptions;
 use limit::LimitOptions;
 use std::process::ExitCode;
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(options) => run(options),
         Command::Limit(options) => limit(&options),
+        Command::Compare(options) => compare(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,4 +55,10 @@ fn limit(options: &LimitOptions) -> Result<(), String> {
     let report = limit::run(options).map_err(|error| error.to_string())?;
     println!("{}", if options.json { report.to_json() } else { report.to_text() });
     Ok(())
+}
+
+fn compare(options: &CompareOptions) -> Result<(), String> {
+    let report = compare::run(options).map_err(|error| error.to_string())?;
+    println!("{}", if options.json { report.to_json() } else { report.to_text() });
+    if report.met() { Ok(()) } else { Err("a bound is not met".into()) }
 }

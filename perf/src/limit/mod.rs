@@ -16,7 +16,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
-pub use options::{Core, LimitOptions};
+pub use options::{Core, LimitOptions, parse_core};
 pub use report::LimitReport;
 
 use client::Plan;

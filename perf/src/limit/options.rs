@@ -63,7 +63,8 @@ pub struct LimitOptions {
     pub json: bool,
 }
 
-fn parse_core(text: &str) -> Result<Core, String> {
+/// Reads a core: its number, or any.
+pub fn parse_core(text: &str) -> Result<Core, String> {
     match text {
         "any" => Ok(Core::Any),
         number => number.parse().map(Core::Number).map_err(|_| "neither a core's number nor any".into()),

@@ -43,6 +43,7 @@ struct Totals {
     ios: u64,
     iops: f64,
     bytes_per_second: f64,
+    latency_ns: Option<Latency>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -74,6 +75,8 @@ impl LimitReport {
         let seconds = measured.elapsed.as_secs_f64().max(1e-9);
         let ios = measured.reads.count() + measured.writes.count();
         let iops = ios as f64 / seconds;
+        let mut all = measured.reads.clone();
+        all.merge(&measured.writes);
         let core = |core| match core {
             Core::Number(number) => Some(number),
             Core::Any => None,
@@ -93,7 +96,12 @@ impl LimitReport {
             },
             read: Direction::new(&measured.reads, options.bs, seconds),
             write: Direction::new(&measured.writes, options.bs, seconds),
-            total: Totals { ios, iops, bytes_per_second: iops * options.bs as f64 },
+            total: Totals {
+                ios,
+                iops,
+                bytes_per_second: iops * options.bs as f64,
+                latency_ns: Latency::new(&all),
+            },
             client: measured.calls,
             server,
         }
@@ -145,29 +153,36 @@ impl LimitReport {
 
 impl Direction {
     fn new(latencies: &Latencies, bytes: u64, seconds: f64) -> Option<Self> {
+        let iops = latencies.count() as f64 / seconds;
+        Some(Self {
+            ios: latencies.count(),
+            iops,
+            bytes_per_second: iops * bytes as f64,
+            latency_ns: Latency::new(latencies)?,
+        })
+    }
+}
+
+impl Latency {
+    /// None without any.
+    fn new(latencies: &Latencies) -> Option<Self> {
         if latencies.count() == 0 {
             return None;
         }
         let (min, mean, max) = latencies.extent();
         let histogram = latencies.to_hdr().ok()?;
         let at = |quantile| histogram.value_at_quantile(quantile).clamp(min, max);
-        let iops = latencies.count() as f64 / seconds;
         Some(Self {
-            ios: latencies.count(),
-            iops,
-            bytes_per_second: iops * bytes as f64,
-            latency_ns: Latency {
-                min,
-                mean,
-                max,
-                p50: at(0.5),
-                p90: at(0.9),
-                p95: at(0.95),
-                p99: at(0.99),
-                p99_9: at(0.999),
-                p99_99: at(0.9999),
-                p99_999: at(0.99999),
-            },
+            min,
+            mean,
+            max,
+            p50: at(0.5),
+            p90: at(0.9),
+            p95: at(0.95),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            p99_99: at(0.9999),
+            p99_999: at(0.99999),
         })
     }
 }
