@@ -20,6 +20,14 @@ wire_enum! {
     }
 }
 
+/// The state of a path about which nothing else was said.
+#[allow(clippy::derivable_impls, reason = "the enum is made by a macro that derives no default")]
+impl Default for AnaState {
+    fn default() -> Self {
+        Self::Optimized
+    }
+}
+
 impl AnaState {
     /// Whether a controller processes I/O in this state.
     #[must_use]

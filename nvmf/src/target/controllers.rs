@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use sledge_nvme::fabrics::InvalidParameter;
+use sledge_nvme::opcode::Nvm;
 use sledge_nvme::{Command, Status};
 
 use super::controller::{CommandError, Controller};
@@ -223,12 +224,15 @@ impl Controllers {
 
 /// What a controller's error log keeps of a failed command.
 pub(crate) fn failure(queue_id: u16, command: &Command, status: Status) -> CommandError {
+    use Nvm::{Compare, Read, Verify, Write, WriteZeroes};
+    let has_blocks = queue_id != 0
+        && matches!(Nvm::from_value(command.opcode), Some(Read | Write | Compare | WriteZeroes | Verify));
     CommandError {
         sqid: queue_id,
         cid: command.cid.get(),
         status,
         parameter_error_location: None,
-        lba: if queue_id == 0 { 0 } else { command.slba() },
+        lba: if has_blocks { command.slba() } else { 0 },
         nsid: if command.opcode == sledge_nvme::opcode::FABRICS { 0 } else { command.nsid.get() },
         opcode: command.opcode,
     }

@@ -14,6 +14,7 @@ use sledge_nvme::io::{Channel, Geometry};
 use super::statistics::SubsystemStatistics;
 
 pub use sledge_nvme::fabrics::DISCOVERY_NQN;
+pub use sledge_nvme::log_page::AnaState;
 
 /// Opens this namespace's channel on the current reactor; called once per reactor.
 pub type OpenChannel = Arc<dyn Fn() -> Result<Box<dyn Channel>, String> + Send + Sync>;
@@ -78,22 +79,6 @@ pub struct ListenerDefinition {
     pub ana_states: BTreeMap<u32, AnaState>,
 }
 
-/// Asymmetric Namespace Access states (NVMe Base 2.0, 8.1.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AnaState {
-    /// Best path.
-    #[default]
-    Optimized,
-    /// Works, at lower performance.
-    NonOptimized,
-    /// Not reachable here for now.
-    Inaccessible,
-    /// Not reachable here ever.
-    PersistentLoss,
-    /// Between two states.
-    Change,
-}
-
 /// One namespace and the way to its storage.
 #[derive(Clone)]
 pub struct NamespaceDefinition {
@@ -118,6 +103,8 @@ pub struct NamespaceDefinition {
     pub volatile_write_cache: bool,
     /// Whether Dataset Management (deallocate) and Write Zeroes are offered.
     pub deallocates: bool,
+    /// Whether deallocated blocks read as zeroes (else as anything), as Identify Namespace's DLFEAT tells hosts.
+    pub deallocated_reads_zeroes: bool,
     /// Opens the device on a reactor.
     pub open_channel: OpenChannel,
 }

@@ -28,6 +28,7 @@ use super::controller::{Action, CommandError, Controller, ControllerIdentity};
 use super::controllers::{Admission, Controllers, Entry, Granted, QueueRef, Refusal};
 use super::definition::{DISCOVERY_NQN, TargetDefinition};
 use super::namespace_table::NamespaceTable;
+use super::waiting::WaitingForBuffers;
 
 /// The connection number in tokens of flushes that no connection asked for.
 const INTERNAL: u32 = u32::MAX;
@@ -93,27 +94,6 @@ pub(crate) struct Shared {
     pub receive_scratch: Vec<u8>,
     /// Where connections build headers.
     pub transmit_scratch: Vec<u8>,
-}
-
-/// Commands, as connection and slot, that wait for a buffer for the host's data, oldest first.
-#[derive(Debug, Default)]
-pub(crate) struct WaitingForBuffers {
-    /// Those whose data is in the capsule; each holds up its connection.
-    pub in_capsule: VecDeque<(u32, u16)>,
-    /// Those that will ask for their data with an R2T.
-    pub by_transfer: VecDeque<(u32, u16)>,
-}
-
-impl WaitingForBuffers {
-    /// The commands whose data comes this way.
-    pub fn of(&mut self, by_transfer: bool) -> &mut VecDeque<(u32, u16)> {
-        if by_transfer { &mut self.by_transfer } else { &mut self.in_capsule }
-    }
-
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.in_capsule.is_empty() && self.by_transfer.is_empty()
-    }
 }
 
 impl Shared {
@@ -193,6 +173,7 @@ impl PollGroup {
         self.run_actions();
         work += self.flush();
         self.run_actions();
+        self.shared.namespaces.count_busy_time(self.shared.this);
         if work > 0 {
             Turn::Worked(work)
         } else if self.shared.namespaces.needs_polling() || !self.shared.waiting_for_buffers.is_empty() {

@@ -15,6 +15,7 @@ mod reports;
 pub mod statistics;
 #[expect(clippy::module_inception, reason = "the noun of this file is the target itself")]
 mod target;
+mod waiting;
 
 pub use definition::*;
 pub use reports::{ConnectionReport, ControllerReport};

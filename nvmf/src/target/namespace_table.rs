@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use sledge_nvme::Status;
 use sledge_nvme::io::{Channel, IoCommand, IoCompletion, Operation, Submitted};
+use sledge_reactor::time::{Instant, now, precise_now};
 
 use super::definition::{AnaState, NamespaceDefinition, SubsystemDefinition, TargetDefinition};
-use super::statistics::{ReactorCounters, SubsystemStatistics};
+use super::statistics::{self, ReactorCounters, SubsystemStatistics};
 
 /// What a reactor knows of one subsystem; connections hold it.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct SubsystemView {
     statistics: Arc<SubsystemStatistics>,
     /// Whether any listener has ANA states other than optimized: if not, commands need no check.
     has_ana_states: Cell<bool>,
+    /// Since when commands have been executed without a pause, as far as that is not counted yet.
+    busy_since: Cell<Option<Instant>>,
 }
 
 impl SubsystemView {
@@ -67,6 +70,8 @@ pub(crate) struct OpenNamespace {
 pub(crate) struct NamespaceTable {
     open: Vec<Option<OpenNamespace>>,
     views: BTreeMap<String, Rc<SubsystemView>>,
+    /// Those that execute commands.
+    busy: Vec<Rc<SubsystemView>>,
 }
 
 impl NamespaceTable {
@@ -119,11 +124,13 @@ impl NamespaceTable {
                     *view.channels.borrow_mut() = channels;
                 }
                 None => {
+                    subsystem.statistics.start(now());
                     let view = SubsystemView {
                         definition: RefCell::new(subsystem.clone()),
                         channels: RefCell::new(channels),
                         statistics: subsystem.statistics.clone(),
                         has_ana_states: Cell::new(has_ana_states),
+                        busy_since: Cell::new(None),
                     };
                     self.views.insert(nqn.clone(), Rc::new(view));
                 }
@@ -146,6 +153,33 @@ impl NamespaceTable {
             Some(Some(open)) => open,
             _ => unreachable!("views name only open channels"),
         }
+    }
+
+    /// Notes that a subsystem executes a command from `now` on.
+    pub fn busy_from(&mut self, view: &Rc<SubsystemView>, now: Instant) {
+        if view.busy_since.get().is_none() {
+            view.busy_since.set(Some(now));
+            self.busy.push(view.clone());
+        }
+    }
+
+    /// Counts the time that subsystems have been busy; once a turn, at its end.
+    pub fn count_busy_time(&mut self, this: u32) {
+        if self.busy.is_empty() {
+            return;
+        }
+        let now = precise_now();
+        let open = &self.open;
+        let executes = |channel: usize| {
+            open.get(channel).is_some_and(|open| open.as_ref().is_some_and(|o| o.channel.outstanding() > 0))
+        };
+        self.busy.retain(|view| {
+            let busy = now - view.busy_since.get().unwrap_or(now);
+            statistics::add(&view.counters(this).busy_ns, busy.as_nanos() as u64);
+            let goes_on = view.channels.borrow().iter().any(|(_, channel)| executes(*channel));
+            view.busy_since.set(goes_on.then_some(now));
+            goes_on
+        });
     }
 
     /// Hands a command to a device, after checking the range against the namespace.

@@ -3,6 +3,9 @@
 //! They outlive connections and controllers; SMART / Health (NVMe Base 2.0, 5.16.1.3) is made from them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use sledge_reactor::time::Instant;
 
 /// One reactor's share, alone in its cache lines so that reactors never contend for it.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub struct ReactorCounters {
 #[derive(Debug)]
 pub struct SubsystemStatistics {
     reactors: Box<[ReactorCounters]>,
+    /// When a reactor first served the subsystem, in nanoseconds of the reactors' clock; 0 before that.
+    started_ns: AtomicU64,
 }
 
 /// The sum over all reactors at about one moment.
@@ -53,7 +58,22 @@ impl SubsystemStatistics {
     /// Counters for reactors 0 to `reactors - 1`.
     #[must_use]
     pub fn new(reactors: usize) -> Self {
-        Self { reactors: (0..reactors).map(|_| ReactorCounters::default()).collect() }
+        let reactors = (0..reactors).map(|_| ReactorCounters::default()).collect();
+        Self { reactors, started_ns: AtomicU64::new(0) }
+    }
+
+    /// Notes that the subsystem is served from `now` on; later calls change nothing.
+    pub fn start(&self, now: Instant) {
+        let _ = self.started_ns.compare_exchange(0, now.as_nanos().max(1), Relaxed, Relaxed);
+    }
+
+    /// For how long the subsystem has been served.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        match self.started_ns.load(Relaxed) {
+            0 => Duration::ZERO,
+            started => now - Instant::from_nanos(started),
+        }
     }
 
     /// The counters that reactor `id` adds to.

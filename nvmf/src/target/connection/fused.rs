@@ -6,7 +6,7 @@
 use sledge_nvme::Status;
 use sledge_nvme::command::Fuse;
 use sledge_nvme::io::Operation;
-use sledge_nvme::opcode::FABRICS;
+use sledge_nvme::opcode::{FABRICS, Nvm};
 
 use super::Connection;
 use super::slot::{FusedHalf, Phase};
@@ -130,6 +130,9 @@ impl Connection {
     /// The device has executed both halves.
     pub(super) fn fused_completed(&mut self, first: u16, second: u16, status: Status, shared: &mut Shared) {
         let second_status = if status.is_success() { Status::SUCCESS } else { Status::ABORTED_FAILED_FUSED };
+        if status.is_success() {
+            self.count(second, Some(Nvm::Write), status, shared);
+        }
         self.respond(first, status, 0, shared);
         self.respond(second, second_status, 0, shared);
     }

@@ -12,7 +12,6 @@ use zerocopy::FromBytes;
 use super::Connection;
 use super::slot::{FusedHalf, Phase};
 use crate::target::controller::Transfer;
-use crate::target::definition::AnaState;
 use crate::target::group::Shared;
 use crate::target::statistics::{self, ReactorCounters};
 
@@ -81,7 +80,14 @@ impl Connection {
             Some(Nvm::Compare) => Operation::Compare,
             Some(Nvm::Flush) => return self.flush_command(slot, &command, shared),
             Some(Nvm::WriteZeroes) => Operation::WriteZeroes { deallocate: command.deallocate() },
-            Some(Nvm::Verify) => Operation::Verify,
+            Some(Nvm::Verify) => {
+                // For the counters: at most 65,536 blocks of 4 KiB, which may be more than a transfer.
+                let block = |channel| shared.namespaces.get(channel).definition.geometry.block_bytes;
+                let bytes =
+                    self.namespace_of(&command).map_or(0, |channel| command.blocks() * block(channel));
+                self.slots.get_mut(slot).bytes = bytes;
+                Operation::Verify
+            }
             Some(Nvm::DatasetManagement) => return self.dataset_management(slot, shared),
             _ => return self.respond(slot, Status::INVALID_OPCODE.do_not_retry(), 0, shared),
         };
@@ -109,11 +115,19 @@ impl Connection {
         if let Some(status) = self.access_denied(channel, shared) {
             return self.refuse(slot, status, shared);
         }
+        let io = IoCommand { token: self.token(slot), operation, slba, blocks, fua, data };
+        self.hand_over(slot, channel, io, shared);
+    }
+
+    /// Gives a command to a device, which may answer at once.
+    fn hand_over(&mut self, slot: u16, channel: usize, io: IoCommand, shared: &mut Shared) {
         let entry = self.slots.get_mut(slot);
         entry.phase = Phase::Executing;
         entry.channel = channel;
         self.executing += 1;
-        let io = IoCommand { token: self.token(slot), operation, slba, blocks, fua, data };
+        if let Some(view) = self.queue.as_ref().and_then(|queue| queue.view.as_ref()) {
+            shared.namespaces.busy_from(view, shared.now);
+        }
         if let Submitted::Done(completion) = shared.namespaces.submit(channel, io) {
             self.completed(slot, completion, shared);
         }
@@ -126,12 +140,8 @@ impl Connection {
             return None;
         }
         let group = shared.namespaces.get(channel).definition.ana_group;
-        match view.ana_state(self.listener, group) {
-            AnaState::Optimized | AnaState::NonOptimized => None,
-            AnaState::Inaccessible => Some(Status::ANA_INACCESSIBLE),
-            AnaState::PersistentLoss => Some(Status::ANA_PERSISTENT_LOSS),
-            AnaState::Change => Some(Status::ANA_TRANSITION),
-        }
+        let state = view.ana_state(self.listener, group);
+        (!state.is_accessible()).then(|| state.status())
     }
 
     /// Whether the host has switched volatile caches off.
@@ -154,25 +164,15 @@ impl Connection {
         let Some(channel) = view.and_then(|view| view.all_channels().get(next).copied()) else {
             return self.respond(slot, Status::SUCCESS, 0, shared);
         };
-        let entry = self.slots.get_mut(slot);
-        entry.next_range += 1;
-        entry.phase = Phase::Executing;
-        entry.channel = channel;
-        self.executing += 1;
+        self.slots.get_mut(slot).next_range += 1;
         let io = IoCommand::new(self.token(slot), Operation::Flush, 0, 0);
-        if let Submitted::Done(completion) = shared.namespaces.submit(channel, io) {
-            self.completed(slot, completion, shared);
-        }
+        self.hand_over(slot, channel, io, shared);
     }
 
     /// Dataset Management: every range is checked before the first is deallocated.
     fn dataset_management(&mut self, slot: u16, shared: &mut Shared) {
         let entry = self.slots.get(slot);
         let command = entry.command;
-        if !command.dataset_deallocate() {
-            // The other attributes are hints.
-            return self.respond(slot, Status::SUCCESS, 0, shared);
-        }
         let channel = match self.namespace_of(&command) {
             Ok(channel) => channel,
             Err(status) => return self.respond(slot, status, 0, shared),
@@ -184,6 +184,10 @@ impl Connection {
             if let Err(status) = geometry.check(range.slba.get(), u64::from(range.blocks.get())) {
                 return self.respond(slot, status, 0, shared);
             }
+        }
+        if !command.dataset_deallocate() {
+            // The other attributes are hints.
+            return self.respond(slot, Status::SUCCESS, 0, shared);
         }
         self.deallocate_next(slot, shared);
     }
@@ -256,7 +260,8 @@ impl Connection {
         }
     }
 
-    fn count(&self, slot: u16, opcode: Option<Nvm>, status: Status, shared: &Shared) {
+    /// Counts a command that a device has completed: SMART counts verified blocks as read, but not the commands.
+    pub(super) fn count(&self, slot: u16, opcode: Option<Nvm>, status: Status, shared: &Shared) {
         let Some(view) = self.queue.as_ref().and_then(|queue| queue.view.as_ref()) else { return };
         let counters: &ReactorCounters = view.counters(shared.this);
         let bytes = u64::from(self.slots.get(slot).bytes);
@@ -266,6 +271,7 @@ impl Connection {
                 statistics::add(&counters.read_commands, 1);
                 statistics::add(&counters.read_bytes, bytes);
             }
+            Some(Nvm::Verify) if status.is_success() => statistics::add(&counters.read_bytes, bytes),
             Some(Nvm::Write) if status.is_success() => {
                 statistics::add(&counters.write_commands, 1);
                 statistics::add(&counters.written_bytes, bytes);

@@ -76,6 +76,7 @@ fn differs(old: &NamespaceDefinition, new: &NamespaceDefinition) -> bool {
         || (old.uuid, old.nguid, old.eui64) != (new.uuid, new.nguid, new.eui64)
         || old.ana_group != new.ana_group
         || old.deallocates != new.deallocates
+        || old.deallocated_reads_zeroes != new.deallocated_reads_zeroes
 }
 
 impl Controller {

@@ -128,7 +128,11 @@ fn namespace_data(subsystem: &SubsystemDefinition, namespace: &NamespaceDefiniti
             (zero_based, zero_based, zero_based, zero_based, zero_based);
     }
     if namespace.deallocates {
-        data.dlfeat = dlfeat::READS_NOT_REPORTED | dlfeat::WRITE_ZEROES_DEALLOCATE;
+        let reads = match namespace.deallocated_reads_zeroes {
+            true => dlfeat::READS_ZEROES,
+            false => dlfeat::READS_NOT_REPORTED,
+        };
+        data.dlfeat = reads | dlfeat::WRITE_ZEROES_DEALLOCATE;
     }
     if subsystem.ana_reporting {
         data.anagrpid = U32::new(namespace.ana_group);

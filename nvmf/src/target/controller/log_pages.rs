@@ -9,9 +9,8 @@ use sledge_nvme::feature::Feature;
 use sledge_nvme::identify::CommandSet;
 use sledge_nvme::identify::capability::oncs;
 use sledge_nvme::log_page::{
-    AnaGroupDescriptor, AnaHeader, AnaState as WireAnaState, CommandEffects, CommandEffectsLog, DataUnits,
-    ErrorEntry, FeatureEffects, FeatureEffectsLog, FirmwareSlotLog, HealthLog, LogPage, RETURN_GROUPS_ONLY,
-    SupportedLogPages,
+    AnaGroupDescriptor, AnaHeader, CommandEffects, CommandEffectsLog, DataUnits, ErrorEntry, FeatureEffects,
+    FeatureEffectsLog, FirmwareSlotLog, HealthLog, LogPage, RETURN_GROUPS_ONLY, SupportedLogPages,
 };
 use sledge_nvme::opcode::{Admin, Nvm};
 use sledge_nvme::{Command, Status};
@@ -23,7 +22,7 @@ use super::events::EventKind;
 use super::identify_controller::{FIRMWARE_REVISION, optional_commands};
 use super::page::Page;
 use super::{Controller, Outcome, admin, changes, errors, features};
-use crate::target::definition::{AnaState, SubsystemDefinition, TargetDefinition};
+use crate::target::definition::{SubsystemDefinition, TargetDefinition};
 use crate::target::discovery;
 
 const INVALID: Status = Status::INVALID_FIELD.do_not_retry();
@@ -157,7 +156,7 @@ impl Controller {
         log.host_write_commands = U128::new(totals.write_commands.into());
         log.controller_busy_minutes = U128::new((totals.busy_ns / NS_PER_MINUTE).into());
         log.power_cycles = U128::new(1);
-        log.power_on_hours = U128::new(((now - self.created).as_secs() / SECONDS_PER_HOUR).into());
+        log.power_on_hours = U128::new((subsystem.statistics.age(now).as_secs() / SECONDS_PER_HOUR).into());
         log.media_errors = U128::new(totals.media_errors.into());
         log.error_log_entries = U128::new(totals.error_log_entries.max(self.errors.count()).into());
         log
@@ -179,7 +178,7 @@ impl Controller {
         // A group has a namespace, and hosts are told of fewer than 65,536 of either.
         page.put(AnaHeader::new(self.ana.changes, groups.len() as u16).as_bytes());
         for (group, nsids) in groups {
-            let state = wire_state(subsystem.ana_state(self.identity.listener, group));
+            let state = subsystem.ana_state(self.identity.listener, group);
             let listed = if groups_only { &[][..] } else { &nsids[..] };
             let changes = self.ana.changes_of(group);
             page.put(AnaGroupDescriptor::new(group, state, changes, listed.len() as u32).as_bytes());
@@ -187,16 +186,6 @@ impl Controller {
                 page.put(&nsid.to_le_bytes());
             }
         }
-    }
-}
-
-const fn wire_state(state: AnaState) -> WireAnaState {
-    match state {
-        AnaState::Optimized => WireAnaState::Optimized,
-        AnaState::NonOptimized => WireAnaState::NonOptimized,
-        AnaState::Inaccessible => WireAnaState::Inaccessible,
-        AnaState::PersistentLoss => WireAnaState::PersistentLoss,
-        AnaState::Change => WireAnaState::Change,
     }
 }
 

@@ -124,15 +124,17 @@ fn identify_namespace() {
         Geometry { optimal_io_blocks: 16, max_deallocate_blocks: 4096, ..Geometry::new(0x10_0000, 4096) };
     namespace.nguid = [7; 16];
     namespace.eui64 = [9; 8];
+    namespace.deallocated_reads_zeroes = false;
     let mut fixture = Fixture::of(definition);
     let plain = fixture.read(&Command::identify(0x00, 1));
     assert_eq!((plain.u64(0), plain.u64(8), plain.u64(16)), (1000, 1000, 1000));
     assert_eq!((plain.data[24], plain.data[25], plain.data[26], plain.data[30]), (0, 0, 0, 1));
-    assert_eq!((plain.data[33], plain.u32(92), plain.data[130]), (0x8, 0, 9));
+    assert_eq!((plain.data[33], plain.u32(92), plain.data[130]), (0x9, 0, 9));
     assert_eq!(plain.u128(48), 512_000);
     assert_eq!(plain.data[104..128], [0; 24]);
     let tuned = fixture.read(&Command::identify(0x00, 2));
     assert_eq!((tuned.u64(0), tuned.data[24], tuned.data[130]), (0x10_0000, 0x10, 12));
+    assert_eq!(tuned.data[33], 0x8);
     for field in [64, 66, 68, 70, 72] {
         assert_eq!(tuned.u16(field), 15);
     }

@@ -40,6 +40,7 @@ pub fn namespace(nsid: u32) -> NamespaceDefinition {
         ana_group: 1,
         volatile_write_cache: false,
         deallocates: true,
+        deallocated_reads_zeroes: true,
         open_channel: Arc::new(|| Err("tests do no I/O".into())),
     }
 }

@@ -2,6 +2,7 @@
 //! on the way breaks nothing else. Each seed of each test is a run that replays exactly.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod controller_life;
 mod crashes;
 mod definition_changes;

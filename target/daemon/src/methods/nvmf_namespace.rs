@@ -82,6 +82,7 @@ pub(super) fn add(draft: &mut Draft, params: Add) -> Result<Value, RpcError> {
         ana_group,
         volatile_write_cache: device.volatile_write_cache(),
         deallocates: device.supports(Operation::Deallocate),
+        deallocated_reads_zeroes: device.deallocated_reads_zeroes(),
         open_channel: opener(&claim),
     };
     draft.claims.insert((params.nqn.clone(), nsid), Arc::new(claim));

@@ -141,6 +141,7 @@ pub fn namespace(target: &Target, nsid: u32, device: Arc<dyn BlockDevice>) -> Na
         ana_group: 1,
         volatile_write_cache: device.volatile_write_cache(),
         deallocates: true,
+        deallocated_reads_zeroes: device.deallocated_reads_zeroes(),
         open_channel: Arc::new(move || device.open_channel().map_err(|error| error.to_string())),
     }
 }

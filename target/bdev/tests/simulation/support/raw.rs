@@ -178,6 +178,20 @@ impl RawQueue {
         self.completion(cid).await
     }
 
+    /// The data of a command that reads, and succeeds.
+    pub async fn read(&mut self, command: Command) -> Vec<u8> {
+        let cid = self.send(command, &[]).await;
+        let (data, success) = match self.next().await {
+            Ok(Arrived::Data { cid: of, bytes, success }) if of == cid => (bytes, success),
+            other => panic!("not the data of command {cid}: {other:?}"),
+        };
+        if !success {
+            let status = self.completion(cid).await.status();
+            assert!(status.is_success(), "{status}");
+        }
+        data
+    }
+
     /// Waits for the completion of a command, which must come next.
     pub async fn completion(&mut self, cid: u16) -> Completion {
         match self.next().await {
