@@ -61,6 +61,19 @@ impl Latencies {
         if self.count == 0 { (0, 0.0, 0) } else { (self.min, self.sum as f64 / self.count as f64, self.max) }
     }
 
+    /// The latency below or at which this share of them is; zero when there is none.
+    pub fn quantile(&self, share: f64) -> u64 {
+        let rank = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count.max(1));
+        let mut seen = 0;
+        for (index, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen >= rank {
+                return middle(index).clamp(self.min, self.max);
+            }
+        }
+        0
+    }
+
     /// As an HDR histogram of two significant digits.
     ///
     /// # Errors

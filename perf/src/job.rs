@@ -46,7 +46,9 @@ pub struct Job {
     /// An open loop: so many I/Os are due each second, whether the target keeps up or not, and latency counts from
     /// when an I/O was due. None is a closed loop.
     pub rate_iops: Option<f64>,
-    /// Pause of each lane after each I/O, without load.
+    /// When I/Os of an open loop are due.
+    pub arrivals: Arrivals,
+    /// Each place of a lane pauses so long after each of its I/Os: as many users as the depth, all of them thinking.
     pub think_time: Duration,
     /// Writes carry FUA.
     pub fua: bool,
@@ -58,6 +60,38 @@ pub struct Job {
     pub seed: u64,
     /// Reactors never sleep.
     pub busy: bool,
+}
+
+impl Job {
+    /// A job with usual values: 4 KiB random reads on core 0, depth 32, for 10 seconds.
+    pub fn new(target: Target) -> Self {
+        Self {
+            name: "job".to_owned(),
+            target,
+            mode: Mode::Randread,
+            read_percent: 70,
+            read_sizes: SizeSplit::one(4096),
+            write_sizes: SizeSplit::one(4096),
+            distribution: Distribution::Uniform,
+            depth: 32,
+            lanes: 1,
+            cores: vec![0],
+            offset: 0,
+            size: None,
+            start_delay: Duration::ZERO,
+            ramp: Duration::ZERO,
+            time: Duration::from_secs(10),
+            io_bytes: None,
+            rate_iops: None,
+            arrivals: Arrivals::Even,
+            think_time: Duration::ZERO,
+            fua: false,
+            flush_every: None,
+            verify: false,
+            seed: 1,
+            busy: false,
+        }
+    }
 }
 
 /// What load can go to.
@@ -118,9 +152,76 @@ pub enum Mode {
     Randtrim,
 }
 
+impl Mode {
+    /// True for random offsets.
+    pub fn is_random(self) -> bool {
+        matches!(self, Self::Randread | Self::Randwrite | Self::Randrw | Self::Randtrim)
+    }
+
+    /// Percentage of reads, given that of mixed modes.
+    pub fn read_percent(self, mix: u8) -> u8 {
+        match self {
+            Self::Read | Self::Randread => 100,
+            Self::Rw | Self::Randrw => mix,
+            Self::Write | Self::Randwrite | Self::Trim | Self::Randtrim => 0,
+        }
+    }
+
+    /// Whether there are reads, given their percentage in mixed modes.
+    pub fn reads(self, percent: u8) -> bool {
+        self.read_percent(percent) > 0
+    }
+
+    /// Whether there are writes, given the percentage of reads in mixed modes.
+    pub fn writes(self, percent: u8) -> bool {
+        !self.trims() && self.read_percent(percent) < 100
+    }
+
+    /// Whether it deallocates.
+    pub fn trims(self) -> bool {
+        matches!(self, Self::Trim | Self::Randtrim)
+    }
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Randread => "randread",
+            Self::Randwrite => "randwrite",
+            Self::Rw => "rw",
+            Self::Randrw => "randrw",
+            Self::Trim => "trim",
+            Self::Randtrim => "randtrim",
+        }
+    }
+}
+
 /// Bytes of an I/O, and out of a hundred I/Os how many have that size. Shares add up to 100.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SizeSplit(pub Vec<(u32, u8)>);
+
+impl SizeSplit {
+    /// All of one size.
+    pub fn one(bytes: u32) -> Self {
+        Self(vec![(bytes, 100)])
+    }
+
+    /// The largest size.
+    pub fn largest(&self) -> u32 {
+        self.0.iter().map(|(bytes, _)| *bytes).max().unwrap_or(0)
+    }
+}
+
+/// When the I/Os of an open loop are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrivals {
+    /// At equal intervals.
+    Even,
+    /// By chance, independently of each other: intervals are exponential.
+    Poisson,
+}
 
 /// Where random I/O goes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

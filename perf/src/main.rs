@@ -5,33 +5,36 @@
 
 mod arguments;
 mod compare;
+mod engine;
 mod histogram;
-// Filled in by the engine that is being built on them.
-#[allow(dead_code)]
 mod job;
 mod limit;
-mod pattern;
 mod progress;
 // Takes the engine's results.
 #[allow(dead_code, unused_imports)]
 mod report;
+// The reports don't use all of it yet.
 #[allow(dead_code)]
 mod results;
-mod run;
-#[allow(dead_code)]
+mod run_options;
+mod target;
 mod target_name;
-mod worker;
+mod verify;
 mod workload;
 
-use arguments::{Arguments, Command, RunOptions};
+use arguments::{Arguments, Command};
 use clap::Parser;
 use compare::CompareOptions;
+use engine::RunOptions;
 use limit::LimitOptions;
+use progress::Progress;
+use report::old::Report;
+use run_options::RunArguments;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Run(options) => run(options),
+        Command::Run(arguments) => run(&arguments),
         Command::Limit(options) => limit(&options),
         Command::Compare(options) => compare(&options),
     };
@@ -44,10 +47,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: RunOptions) -> Result<(), String> {
-    let json = options.json;
-    let report = run::run(options).map_err(|error| error.to_string())?;
-    println!("{}", if json { report.to_json() } else { report.to_text() });
+fn run(arguments: &RunArguments) -> Result<(), String> {
+    let jobs = arguments.jobs();
+    let mut options = RunOptions::new(&jobs);
+    options.target_pid = arguments.target_pid;
+    if let Some(socket) = &arguments.target_socket {
+        options.target_pid = Some(engine::process_behind(socket)?);
+    }
+    let progress = Progress::start(options.live.clone(), &jobs);
+    let results = engine::run(&jobs, &options);
+    progress.stop();
+    let report = Report::new(&results.map_err(|error| error.to_string())?);
+    println!("{}", if arguments.json { report.to_json() } else { report.to_text() });
     report.failure().map_or(Ok(()), Err)
 }
 

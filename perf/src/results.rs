@@ -29,6 +29,8 @@ pub struct JobResults {
     pub writes: Direction,
     /// Deallocations.
     pub trims: Direction,
+    /// Flushes (they move no bytes, and are in no one-second entry).
+    pub flushes: Direction,
     /// Time measured.
     pub elapsed: Duration,
     /// One entry a second, the last one perhaps shorter.
@@ -39,6 +41,9 @@ pub struct JobResults {
     pub first_error: Option<String>,
     /// I/Os whose data was checked.
     pub verified: u64,
+    /// Open loop: I/Os that were due while measuring and had not ended when it was over. More than the depth of the
+    /// lanes means that the target did not keep up, and that latencies would have grown on.
+    pub backlog: u64,
 }
 
 /// I/O of one direction.

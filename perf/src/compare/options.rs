@@ -3,7 +3,8 @@
 use clap::{Args, Parser, ValueEnum};
 use sledge_reactor::options::CoreList;
 
-use crate::arguments::{Mode, parse_seconds, parse_size};
+use crate::arguments::{parse_seconds, parse_size};
+use crate::job::Mode;
 use crate::job::Target;
 use crate::limit::Core;
 

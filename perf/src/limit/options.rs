@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use crate::arguments::{Mode, parse_seconds, parse_size};
+use crate::arguments::{parse_seconds, parse_size};
+use crate::job::Mode;
 
 /// Where a thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,34 +1,54 @@
 //! What a run measured, for people and for programs.
 
-use crate::arguments::RunOptions;
-use crate::histogram::Latencies;
-use crate::worker::Outcome;
+use crate::job::{Job, Target};
+use crate::results::{Direction as Measured, JobResults, Results};
 use serde::Serialize;
 use std::fmt::Write;
 
 /// A whole report.
 #[derive(Debug, Serialize)]
-pub struct Report {
+#[serde(untagged)]
+pub enum Report {
+    /// Of one job.
+    One(Box<JobReport>),
+    /// Of several.
+    Several {
+        /// In the order they were asked for.
+        jobs: Vec<JobReport>,
+    },
+}
+
+/// One job.
+#[derive(Debug, Serialize)]
+pub struct JobReport {
     workload: Load,
     #[serde(skip_serializing_if = "Option::is_none")]
     read: Option<Direction>,
     #[serde(skip_serializing_if = "Option::is_none")]
     write: Option<Direction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trim: Option<Direction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flush: Option<Direction>,
     total: Totals,
     errors: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_error: Option<String>,
-    /// Units whose content was checked.
+    /// I/Os whose content was checked.
     verified: u64,
+    /// I/Os of an open loop that were due and not done when it was over.
+    backlog: u64,
 }
 
 /// What was asked for.
 #[derive(Debug, Serialize)]
 struct Load {
+    name: String,
+    target: String,
     rw: &'static str,
     read_percent: u8,
-    block_bytes: u64,
-    iodepth: usize,
+    block_bytes: u32,
+    iodepth: u16,
     cores: usize,
     queues_per_core: u16,
     seconds: f64,
@@ -70,47 +90,30 @@ struct Latency {
 }
 
 impl Report {
-    /// Puts together what the workers measured.
-    pub fn new(options: &RunOptions, outcomes: &[Outcome]) -> Self {
-        let (mut reads, mut writes) = (Latencies::new(), Latencies::new());
-        for outcome in outcomes {
-            reads.merge(&outcome.reads);
-            writes.merge(&outcome.writes);
+    /// Of what a run measured.
+    pub fn new(results: &Results) -> Self {
+        let mut jobs: Vec<JobReport> = results.jobs.iter().map(JobReport::new).collect();
+        match jobs.pop() {
+            Some(job) if jobs.is_empty() => Self::One(Box::new(job)),
+            job => {
+                jobs.extend(job);
+                Self::Several { jobs }
+            }
         }
-        let longest = outcomes.iter().map(|outcome| outcome.elapsed.as_secs_f64()).fold(0.0, f64::max);
-        let seconds = longest.max(1e-9);
-        let ios = reads.count() + writes.count();
-        let iops = ios as f64 / seconds;
-        Self {
-            workload: Load {
-                rw: options.rw.name(),
-                read_percent: options.rw.read_percent(options.rwmix),
-                block_bytes: options.bs,
-                iodepth: outcomes.iter().map(|outcome| outcome.depth).min().unwrap_or(0),
-                cores: outcomes.len(),
-                queues_per_core: options.queues,
-                seconds: longest,
-                busy: options.busy,
-                header_digest: options.header_digest,
-                data_digest: options.data_digest,
-            },
-            read: Direction::new(&reads, options.bs, seconds),
-            write: Direction::new(&writes, options.bs, seconds),
-            total: Totals { ios, iops, bytes_per_second: iops * options.bs as f64 },
-            errors: outcomes.iter().map(|outcome| outcome.errors).sum(),
-            first_error: outcomes.iter().find_map(|outcome| outcome.first_error.clone()),
-            verified: outcomes.iter().map(|outcome| outcome.verified).sum(),
+    }
+
+    fn jobs(&self) -> &[JobReport] {
+        match self {
+            Self::One(job) => std::slice::from_ref(job),
+            Self::Several { jobs } => jobs,
         }
     }
 
     /// What makes the run a failure.
     pub fn failure(&self) -> Option<String> {
-        let first = self.first_error.as_deref()?;
-        Some(if self.errors == 1 {
-            first.to_owned()
-        } else {
-            format!("{} errors; the first: {first}", self.errors)
-        })
+        let errors: u64 = self.jobs().iter().map(|job| job.errors).sum();
+        let first = self.jobs().iter().find_map(|job| job.first_error.as_deref())?;
+        Some(if errors == 1 { first.to_owned() } else { format!("{errors} errors; the first: {first}") })
     }
 
     /// One JSON object.
@@ -121,12 +124,46 @@ impl Report {
 
     /// A few lines for people.
     pub fn to_text(&self) -> String {
+        self.jobs().iter().map(JobReport::to_text).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl JobReport {
+    fn new(results: &JobResults) -> Self {
+        let job = &results.job;
+        let seconds = results.elapsed.as_secs_f64().max(1e-9);
+        let all = [&results.reads, &results.writes, &results.trims];
+        let ios = all.iter().map(|direction| direction.latencies.count()).sum::<u64>();
+        let bytes = all.iter().map(|direction| direction.bytes).sum::<u64>();
+        Self {
+            workload: Load::new(job, results.elapsed.as_secs_f64()),
+            read: Direction::new(&results.reads, seconds),
+            write: Direction::new(&results.writes, seconds),
+            trim: Direction::new(&results.trims, seconds),
+            flush: Direction::new(&results.flushes, seconds),
+            total: Totals { ios, iops: ios as f64 / seconds, bytes_per_second: bytes as f64 / seconds },
+            errors: results.errors,
+            first_error: results.first_error.clone(),
+            verified: results.verified,
+            backlog: results.backlog,
+        }
+    }
+
+    fn to_text(&self) -> String {
         let load = &self.workload;
         let mut text = format!(
-            "{} of {} bytes, depth {}, {} core(s) of {} queue(s), {:.1} s",
-            load.rw, load.block_bytes, load.iodepth, load.cores, load.queues_per_core, load.seconds
+            "{}: {} of {} bytes, depth {}, {} core(s) of {} queue(s), {:.1} s",
+            load.target,
+            load.rw,
+            load.block_bytes,
+            load.iodepth,
+            load.cores,
+            load.queues_per_core,
+            load.seconds
         );
-        for (name, direction) in [("read", &self.read), ("write", &self.write)] {
+        for (name, direction) in
+            [("read", &self.read), ("write", &self.write), ("trim", &self.trim), ("flush", &self.flush)]
+        {
             let Some(direction) = direction else { continue };
             let latency = &direction.latency_ns;
             // Writing to a String can't fail.
@@ -146,12 +183,41 @@ impl Report {
         if self.verified > 0 {
             let _ = write!(text, "\nverified: {} I/Os hold what was written", self.verified);
         }
+        if self.backlog > 0 {
+            let _ = write!(text, "\nnot done in time: {} I/Os that were due", self.backlog);
+        }
         text
     }
 }
 
+impl Load {
+    fn new(job: &Job, seconds: f64) -> Self {
+        let (header_digest, data_digest) = match &job.target {
+            Target::NvmeTcp(target) => (target.header_digest, target.data_digest),
+            Target::File { .. } => (false, false),
+        };
+        let read_percent = job.mode.read_percent(job.read_percent);
+        let sizes = if read_percent > 0 { &job.read_sizes } else { &job.write_sizes };
+        Self {
+            name: job.name.clone(),
+            target: job.target.to_string(),
+            rw: job.mode.name(),
+            read_percent,
+            block_bytes: sizes.largest(),
+            iodepth: job.depth,
+            cores: job.cores.len(),
+            queues_per_core: job.lanes,
+            seconds,
+            busy: job.busy,
+            header_digest,
+            data_digest,
+        }
+    }
+}
+
 impl Direction {
-    fn new(latencies: &Latencies, bytes: u64, seconds: f64) -> Option<Self> {
+    fn new(measured: &Measured, seconds: f64) -> Option<Self> {
+        let latencies = &measured.latencies;
         if latencies.count() == 0 {
             return None;
         }
@@ -162,7 +228,7 @@ impl Direction {
         Some(Self {
             ios: latencies.count(),
             iops,
-            bytes_per_second: iops * bytes as f64,
+            bytes_per_second: measured.bytes as f64 / seconds,
             latency_ns: Latency {
                 min,
                 mean,

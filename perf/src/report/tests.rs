@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Format, Report, merge_jobs};
 use crate::histogram::Latencies;
-use crate::job::{Distribution, Job, Mode, SizeSplit, Target};
+use crate::job::{Arrivals, Distribution, Job, Mode, SizeSplit, Target};
 use crate::results::{Direction, JobResults, Results, Second};
 
 fn job(name: &str, mode: Mode) -> Job {
@@ -29,6 +29,7 @@ fn job(name: &str, mode: Mode) -> Job {
         time: Duration::from_secs(2),
         io_bytes: None,
         rate_iops: None,
+        arrivals: Arrivals::Even,
         think_time: Duration::ZERO,
         fua: false,
         flush_every: None,
@@ -62,11 +63,13 @@ pub fn measured(name: &str) -> JobResults {
         reads: direction(7000),
         writes: direction(3000),
         trims: direction(0),
+        flushes: direction(0),
         elapsed: Duration::from_millis(2001),
         seconds: vec![second(1000, 3000, 1000), second(1000, 4000, 2000), second(1, 0, 0)],
         errors: 0,
         first_error: None,
         verified: 6000,
+        backlog: 0,
     }
 }
 

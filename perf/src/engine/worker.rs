@@ -1,0 +1,259 @@
+//! A job on one of its reactors, from opening its queues to what it measured.
+
+use super::lane::{Due, Lane};
+use super::live::{LiveJob, Phase};
+use super::load::{Load, LoadPoller, Stage};
+use super::meter::Counts;
+use super::plan::Plan;
+use super::{Barrier, JobShared, RunError, cpu};
+use crate::verify::{Author, Verifier};
+use crate::workload::pace::Pace;
+use crate::workload::{Kind, Step, Workload};
+use sledge_reactor::memory::{Buffer, Segments, allocate};
+use sledge_reactor::poller::register_poller;
+use sledge_reactor::task::spawn_local;
+use sledge_reactor::time::{Instant, now, precise_now, sleep, sleep_until};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often the end is looked for, and counts are shown.
+const TICK: Duration = Duration::from_millis(10);
+/// One entry of the series.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What one reactor shall do.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub plan: Plan,
+    /// Which of the job's cores this is.
+    pub seat: usize,
+    pub core: usize,
+    /// A number that no other run has.
+    pub run: u64,
+}
+
+/// What one reactor measured.
+#[derive(Debug)]
+pub struct Outcome {
+    pub core: usize,
+    pub totals: Counts,
+    /// Time measured.
+    pub elapsed: Duration,
+    /// Processor time of the reactor when measuring began and when it ended.
+    pub cpu: (Duration, Duration),
+    pub errors: u64,
+    pub first_error: Option<String>,
+    pub verified: u64,
+    pub backlog: u64,
+    /// Depth of its lanes.
+    pub depth: usize,
+    pub shared: Arc<JobShared>,
+}
+
+/// Runs a job on one reactor, on that reactor.
+///
+/// # Errors
+/// When it can't start. What fails later is counted.
+pub async fn work(task: Task, shared: Arc<JobShared>, barrier: &Barrier) -> Result<Outcome, RunError> {
+    let job = &task.plan.job;
+    let mut lanes = Vec::new();
+    for number in 0..usize::from(job.lanes) {
+        lanes.push(open(&task, task.seat * usize::from(job.lanes) + number).await?);
+    }
+    let depth = lanes.iter().map(|lane| lane.places.len()).min().unwrap_or(0);
+    let most_blocks =
+        (task.plan.buffer_bytes as u64 / u64::from(task.plan.attached.geometry.block_bytes)) as u32;
+    let load = Rc::new(RefCell::new(Load::new(lanes, job.fua, most_blocks)));
+    barrier.ready.fetch_add(1, Ordering::AcqRel);
+    while !barrier.go.load(Ordering::Acquire) && !barrier.abandoned.load(Ordering::Acquire) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let run = Run { load, shared: &shared, seat: task.seat };
+    run.until(now() + job.start_delay).await;
+    run.live().set_phase(task.seat, Phase::Ramp);
+    let start = now();
+    run.load.borrow_mut().lanes.iter_mut().for_each(|lane| lane.pace.start(start));
+    let poller = register_poller(LoadPoller(run.load.clone()));
+    let alarm = run.load.borrow().wake.alarm();
+    let alarm = spawn_local(alarm);
+    run.until(start + job.ramp).await;
+
+    run.live().set_phase(task.seat, Phase::Measuring);
+    {
+        let mut load = run.load.borrow_mut();
+        load.meter.clear();
+        load.budget = job.io_bytes.map(|bytes| share(bytes, task.seat, job.cores.len()));
+        load.enter(Stage::Measure);
+    }
+    let cpu_before = cpu::of_thread();
+    barrier.measuring.fetch_add(1, Ordering::AcqRel);
+    let from = precise_now();
+    let elapsed = run.measure(from, from + job.time).await;
+    let cpu = (cpu_before, cpu::of_thread());
+    barrier.measured.fetch_add(1, Ordering::AcqRel);
+    let backlog = run.drain(from + elapsed).await;
+    if job.verify && run.load.borrow().errors == 0 {
+        run.live().set_phase(task.seat, Phase::ReadingBack);
+        run.load.borrow_mut().enter(Stage::ReadBack);
+        run.finished().await;
+    }
+    drop(poller);
+    alarm.abort();
+    run.show();
+    run.live().set_phase(task.seat, Phase::Ended);
+    let load = run.load.borrow();
+    Ok(Outcome {
+        core: task.core,
+        totals: load.meter.total().clone(),
+        elapsed,
+        cpu,
+        errors: load.errors,
+        first_error: load.first_error.clone(),
+        verified: load.verified,
+        backlog,
+        depth,
+        shared: shared.clone(),
+    })
+}
+
+/// Opens a lane; `index` counts over all cores of the job.
+async fn open(task: &Task, index: usize) -> Result<Lane, RunError> {
+    let Plan { job, attached, buffer_bytes, grain, .. } = &task.plan;
+    let block_bytes = attached.geometry.block_bytes;
+    let range = task.plan.range(index);
+    let link = attached.open().await?;
+    let depth = usize::from(job.depth).min(link.depth());
+    let mut idle = Vec::with_capacity(depth);
+    for token in 0..depth as u64 {
+        let memory = match buffer_bytes {
+            0 => Segments::new(),
+            bytes => {
+                let mut memory = allocate(*bytes).ok_or(RunError::Memory(depth, *bytes))?;
+                fill(&mut memory, job.seed ^ token);
+                Segments::from(memory)
+            }
+        };
+        idle.push((token, memory));
+    }
+    let author = Author { run: task.run, seed: job.seed };
+    let verifier = job.verify.then(|| Verifier::new(author, range, block_bytes, *grain));
+    let seed = job.seed.wrapping_add((index as u64) << 32);
+    let step = Step { kind: Kind::Read, block: 0, blocks: 0, version: 0 };
+    let aside = if job.flush_every.is_some() { depth } else { 0 };
+    Ok(Lane {
+        link,
+        workload: Workload::new(job, range, block_bytes, seed, job.seed),
+        pace: Pace::new(job, index, job.cores.len() * usize::from(job.lanes)),
+        verifier,
+        places: vec![Due { step, since: now() }; depth],
+        idle,
+        aside: (0..aside).map(|_| Segments::new()).collect(),
+        until_flush: job.flush_every,
+        flush_every: job.flush_every.unwrap_or(0),
+        shift: attached.geometry.block_shift(),
+        held: None,
+    })
+}
+
+/// Content that doesn't compress, and touches every page before it counts.
+fn fill(memory: &mut Buffer, seed: u64) {
+    let mut random = crate::workload::random::Random::new(seed);
+    for word in memory.chunks_exact_mut(8) {
+        word.copy_from_slice(&random.draw().to_le_bytes());
+    }
+}
+
+/// One reactor's share of some bytes.
+fn share(bytes: u64, seat: usize, seats: usize) -> u64 {
+    let (seat, seats) = (seat as u64, seats.max(1) as u64);
+    (bytes / seats + u64::from(seat < bytes % seats)).max(1)
+}
+
+struct Run<'a> {
+    load: Rc<RefCell<Load>>,
+    shared: &'a JobShared,
+    seat: usize,
+}
+
+impl Run<'_> {
+    fn live(&self) -> &LiveJob {
+        &self.shared.live.jobs()[self.shared.index]
+    }
+
+    /// Shows others how far the load is.
+    fn show(&self) {
+        let load = self.load.borrow();
+        let (ios, bytes) = load.meter.so_far();
+        self.live().set_counts(self.seat, ios, bytes, load.errors);
+    }
+
+    /// Waits until `end`, or until the job fails or is stopped, or has done all it should. True when it was `end`.
+    async fn until(&self, end: Instant) -> bool {
+        loop {
+            let at = now();
+            if at >= end {
+                return true;
+            }
+            {
+                let load = self.load.borrow();
+                if load.errors > 0 {
+                    self.shared.failed.store(true, Ordering::Relaxed);
+                }
+                if load.finished.is_some() || self.shared.is_over() {
+                    return false;
+                }
+            }
+            self.show();
+            sleep_until(end.min(at + TICK)).await;
+        }
+    }
+
+    /// Measures until `end`. Returns how long it took.
+    async fn measure(&self, from: Instant, end: Instant) -> Duration {
+        let mut second = 0;
+        let mut begun = from;
+        loop {
+            let boundary = (from + SECOND * (second as u32 + 1)).min(end);
+            let on_time = self.until(boundary).await;
+            // Of a load that has done all it should, the time that its last I/O took.
+            let at = self.load.borrow().finished.unwrap_or_else(precise_now);
+            let mut load = self.load.borrow_mut();
+            load.meter.end_second(|counts| {
+                let whole = self.shared.series.add(second, at - begun, counts);
+                if let Some(whole) = whole {
+                    self.live().set_latest(whole);
+                }
+            });
+            if !on_time || boundary == end {
+                return at - from;
+            }
+            (second, begun) = (second + 1, at);
+        }
+    }
+
+    /// Waits for what is outstanding; it does not count: it would be measured with fewer and fewer I/Os outstanding.
+    /// Returns how many I/Os of an open loop were due before `end` and had not ended then.
+    async fn drain(&self, end: Instant) -> u64 {
+        let backlog = {
+            let mut load = self.load.borrow_mut();
+            load.enter(Stage::Drain);
+            let overdue = |lane: &Lane| match lane.pace {
+                Pace::Open(_) => lane.outstanding() as u64 + lane.pace.overdue(end),
+                _ => 0,
+            };
+            load.lanes.iter().map(overdue).sum()
+        };
+        self.finished().await;
+        backlog
+    }
+
+    /// Waits until nothing is outstanding.
+    async fn finished(&self) {
+        while self.load.borrow().finished.is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+}

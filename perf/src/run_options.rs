@@ -1,0 +1,310 @@
+//! The options of `run`, and the jobs they stand for: one for each target, all of the same shape.
+
+use crate::arguments::{parse_cores, parse_nqn, parse_seconds, parse_size};
+use crate::job::{Arrivals, Distribution, Job, Mode, NvmeTcp, SizeSplit, Target};
+use clap::Args;
+use sledge_nvme::fabrics::Nqn;
+use sledge_reactor::options::CoreList;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Options of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArguments {
+    /// What the load goes to: nvme-tcp://ADDRESS:PORT/NQN?nsid=1&hdgst&ddgst or the path of a file or device. Several
+    /// targets get their load at the same time.
+    #[arg(long = "target", value_name = "TARGET", conflicts_with = "nqn", required_unless_present = "nqn")]
+    pub targets: Vec<Target>,
+    /// Address of the target.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub traddr: IpAddr,
+    /// Port of the target.
+    #[arg(long, default_value_t = 4420)]
+    pub trsvcid: u16,
+    /// Subsystem to connect to.
+    #[arg(long, value_parser = parse_nqn)]
+    pub nqn: Option<Nqn>,
+    /// Host NQN; one is made up when it is not given.
+    #[arg(long, value_parser = parse_nqn)]
+    pub hostnqn: Option<Nqn>,
+    /// Namespace.
+    #[arg(long, default_value_t = 1)]
+    pub nsid: u32,
+    /// Which I/O. Writes destroy what is on the target.
+    #[arg(long, value_enum, default_value = "randread")]
+    pub rw: Mode,
+    /// Percentage of reads in rw and randrw.
+    #[arg(long, default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub rwmix: u8,
+    /// Bytes of one I/O; k and m are 1024 and 1024 * 1024. Two sizes with a comma between are those of reads and of
+    /// writes.
+    #[arg(long, default_value = "4k", value_parser = parse_two_sizes)]
+    pub bs: (u32, u32),
+    /// Several sizes, each with its percentage: 4k/60:64k/40. Two lists with a comma between are those of reads and of
+    /// writes.
+    #[arg(long, value_parser = parse_splits, conflicts_with = "bs")]
+    pub bssplit: Option<Splits>,
+    /// Where random I/O goes: uniform, zipf:THETA (1.2 when it is left out) or pareto:H (0.2).
+    #[arg(long, default_value = "uniform", value_parser = parse_distribution)]
+    pub distribution: Distribution,
+    /// I/Os outstanding on each queue.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub iodepth: u16,
+    /// Cores to use, one reactor each: a list such as 1,3-5 or a mask such as 0x2.
+    #[arg(long, default_value = "0", value_parser = parse_cores)]
+    pub cores: CoreList,
+    /// Queue pairs on each core.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub queues: u16,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 10.0, value_parser = parse_seconds)]
+    pub time: f64,
+    /// Seconds of load before measuring.
+    #[arg(long, default_value_t = 0.0, value_parser = parse_seconds)]
+    pub ramp: f64,
+    /// First byte to use.
+    #[arg(long, default_value = "0", value_parser = parse_offset)]
+    pub offset: u64,
+    /// Use only so many bytes from there on. A file that is written and not there is made with this size.
+    #[arg(long, value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// End when so many bytes have been moved, if that is before the time is over.
+    #[arg(long, value_parser = parse_size)]
+    pub io_bytes: Option<u64>,
+    /// I/Os that are due each second on each target, whether it keeps up or not; latency counts from when an I/O was
+    /// due.
+    #[arg(long, conflicts_with = "think_time")]
+    pub rate: Option<f64>,
+    /// When I/Os of --rate are due.
+    #[arg(long, value_enum, default_value = "even", requires = "rate")]
+    pub arrivals: Arrivals,
+    /// Seconds (such as 0.001) that each place of a queue pauses after each of its I/Os.
+    #[arg(long, default_value_t = 0.0, value_parser = parse_seconds)]
+    pub think_time: f64,
+    /// Writes are durable when they end (FUA).
+    #[arg(long)]
+    pub fua: bool,
+    /// Flush after so many writes of a queue.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub flush_every: Option<u32>,
+    /// Files and devices: go through the page cache.
+    #[arg(long)]
+    pub buffered: bool,
+    /// Never sleep: the reactors poll all the time.
+    #[arg(long)]
+    pub busy: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Ask for header digests.
+    #[arg(long)]
+    pub header_digest: bool,
+    /// Ask for data digests.
+    #[arg(long)]
+    pub data_digest: bool,
+    /// Check what is read against what was written, and read everything back at the end.
+    #[arg(long)]
+    pub verify: bool,
+    /// Carry on over lost connections: reconnect and send again what was outstanding.
+    #[arg(long)]
+    pub reconnect: bool,
+    /// Seed of all that is random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Process of the target, to report the processor time it takes.
+    #[arg(long)]
+    pub target_pid: Option<u32>,
+    /// Unix socket on which the target's process listens (its RPC socket), instead of --target-pid.
+    #[arg(long, conflicts_with = "target_pid")]
+    pub target_socket: Option<PathBuf>,
+}
+
+/// Sizes of reads and of writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splits(pub SizeSplit, pub SizeSplit);
+
+impl RunArguments {
+    /// The jobs: one for each target.
+    pub fn jobs(&self) -> Vec<Job> {
+        let mut targets = self.targets.clone();
+        if let Some(nqn) = &self.nqn {
+            targets.push(Target::NvmeTcp(NvmeTcp {
+                traddr: self.traddr,
+                trsvcid: self.trsvcid,
+                nqn: nqn.to_string(),
+                hostnqn: None,
+                nsid: self.nsid,
+                header_digest: false,
+                data_digest: false,
+                reconnect: false,
+            }));
+        }
+        let several = targets.len() > 1;
+        let name = |index: usize| {
+            if several { format!("{}-{}", self.rw.name(), index + 1) } else { self.rw.name().to_owned() }
+        };
+        targets.into_iter().enumerate().map(|(index, target)| self.job(name(index), target)).collect()
+    }
+
+    fn job(&self, name: String, mut target: Target) -> Job {
+        match &mut target {
+            Target::NvmeTcp(target) => {
+                target.header_digest |= self.header_digest;
+                target.data_digest |= self.data_digest;
+                target.reconnect |= self.reconnect;
+                if let Some(nqn) = &self.hostnqn {
+                    target.hostnqn.get_or_insert_with(|| nqn.to_string());
+                }
+            }
+            Target::File { direct, .. } => *direct &= !self.buffered,
+        }
+        let (read_sizes, write_sizes) = match &self.bssplit {
+            Some(Splits(reads, writes)) => (reads.clone(), writes.clone()),
+            None => (SizeSplit::one(self.bs.0), SizeSplit::one(self.bs.1)),
+        };
+        Job {
+            name,
+            mode: self.rw,
+            read_percent: self.rwmix,
+            read_sizes,
+            write_sizes,
+            distribution: self.distribution,
+            depth: self.iodepth,
+            lanes: self.queues,
+            cores: self.cores.iter().flatten().collect(),
+            offset: self.offset,
+            size: self.size,
+            ramp: Duration::from_secs_f64(self.ramp),
+            time: Duration::from_secs_f64(self.time),
+            io_bytes: self.io_bytes,
+            rate_iops: self.rate,
+            arrivals: self.arrivals,
+            think_time: Duration::from_secs_f64(self.think_time),
+            fua: self.fua,
+            flush_every: self.flush_every,
+            verify: self.verify,
+            seed: self.seed,
+            busy: self.busy,
+            ..Job::new(target)
+        }
+    }
+}
+
+fn parse_block(text: &str) -> Result<u32, String> {
+    u32::try_from(parse_size(text)?).map_err(|_| "too large for one I/O".into())
+}
+
+fn parse_offset(text: &str) -> Result<u64, String> {
+    if text.trim() == "0" { Ok(0) } else { parse_size(text) }
+}
+
+fn parse_two_sizes(text: &str) -> Result<(u32, u32), String> {
+    match text.split_once(',') {
+        Some((reads, writes)) => Ok((parse_block(reads)?, parse_block(writes)?)),
+        None => parse_block(text).map(|bytes| (bytes, bytes)),
+    }
+}
+
+/// Reads `4k/60:64k/40`; shares that are left out are equal parts of what remains.
+pub fn parse_split(text: &str) -> Result<SizeSplit, String> {
+    let mut sizes = Vec::new();
+    let mut open = Vec::new();
+    let mut left = 100u8;
+    for part in text.split(':') {
+        let (size, share) = match part.split_once('/') {
+            Some((size, share)) if !share.is_empty() => {
+                let share: u8 = share.parse().map_err(|_| format!("{share:?} is not a percentage"))?;
+                left = left.checked_sub(share).ok_or("the percentages add up to more than 100")?;
+                (size, share)
+            }
+            Some((size, _)) => (size, 0),
+            None => (part, 0),
+        };
+        if !part.contains('/') || part.ends_with('/') {
+            open.push(sizes.len());
+        }
+        sizes.push((parse_block(size)?, share));
+    }
+    let count = open.len() as u8;
+    for (number, index) in (0..count).zip(open) {
+        sizes[index].1 = left / count + u8::from(number < left % count);
+    }
+    if count == 0 && left > 0 {
+        return Err(format!("the percentages add up to {}, not 100", 100 - left));
+    }
+    sizes.retain(|(_, share)| *share > 0);
+    Ok(SizeSplit(sizes))
+}
+
+fn parse_splits(text: &str) -> Result<Splits, String> {
+    match text.split_once(',') {
+        Some((reads, writes)) => Ok(Splits(parse_split(reads)?, parse_split(writes)?)),
+        None => parse_split(text).map(|split| Splits(split.clone(), split)),
+    }
+}
+
+/// Reads `uniform`, `zipf:1.2` or `pareto:0.2`.
+pub fn parse_distribution(text: &str) -> Result<Distribution, String> {
+    let (name, parameter) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
+    let number = |usual: f64| match parameter {
+        None => Ok(usual),
+        Some(text) => text.parse::<f64>().map_err(|_| format!("{text:?} is not a number")),
+    };
+    match name {
+        "uniform" | "random" if parameter.is_none() => Ok(Distribution::Uniform),
+        "zipf" => number(1.2).map(Distribution::Zipf),
+        "pareto" => number(0.2).map(Distribution::Pareto),
+        _ => Err("there are uniform, zipf:THETA and pareto:H".into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::arguments::{Arguments, Command};
+    use clap::Parser;
+
+    fn jobs(line: &str) -> Result<Vec<Job>, String> {
+        let words = format!("sledge-perf run {line}");
+        let arguments = Arguments::try_parse_from(words.split(' ')).map_err(|error| error.to_string())?;
+        let Command::Run(options) = arguments.command else { panic!("not run") };
+        Ok(options.jobs())
+    }
+
+    // Without it the documented command line could stop parsing, or an option be dropped on its way to the job.
+    #[test]
+    fn options_become_jobs() {
+        let one = jobs(
+            "--nqn nqn.2016-06.io.spdk:cnode1 --rw randrw --rwmix 30 --bs 8k,64k --cores 0-1 --fua --json",
+        );
+        let [one] = one.unwrap().try_into().unwrap();
+        assert_eq!((one.read_percent, one.fua, one.cores), (30, true, vec![0, 1]));
+        assert_eq!((one.read_sizes, one.write_sizes), (SizeSplit::one(8192), SizeSplit::one(65_536)));
+        let line = "--target /dev/nvme0n1 --target nvme-tcp://[::1]/nqn.2016-06.io.spdk:cnode1 --data-digest \
+                    --buffered --distribution zipf:0.9 --rate 1000 --bssplit 4k/60:64k";
+        let [file, remote] = jobs(line).unwrap().try_into().unwrap();
+        assert_eq!(file.target, Target::File { path: "/dev/nvme0n1".into(), direct: false });
+        assert_eq!((file.distribution, file.rate_iops), (Distribution::Zipf(0.9), Some(1000.0)));
+        assert_eq!(file.read_sizes, SizeSplit(vec![(4096, 60), (65_536, 40)]));
+        let Target::NvmeTcp(remote) = remote.target else { panic!("not remote") };
+        assert!(remote.data_digest && !remote.header_digest);
+    }
+
+    // Without it a mistake on the command line could start another load than was meant.
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "",
+            "--target /a --nqn nqn.2016-06.io.spdk:cnode1",
+            "--target /a --bs 4k --bssplit 4k/100",
+            "--target /a --bssplit 4k/60:8k/30",
+            "--target /a --bssplit 4k/60:8k/50",
+            "--target /a --rate 5 --think-time 1",
+            "--target /a --distribution normal",
+        ] {
+            assert!(jobs(line).is_err(), "{line}");
+        }
+    }
+}

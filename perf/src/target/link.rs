@@ -1,0 +1,142 @@
+//! A lane's queue: an NVMe/TCP queue pair, or a queue of a local disk, behind one set of functions.
+
+use crate::workload::{Kind, Step};
+use sledge_nvme::Status;
+use sledge_nvme::io::{Channel, IoCommand, IoCompletion, Operation, Submitted};
+use sledge_nvmf::host::QueuePair;
+use sledge_reactor::disk::{DiskCompletion, DiskOperation, DiskQueue, DiskRequest, QUEUE_DEPTH};
+use sledge_reactor::memory::Segments;
+
+/// A lane's queue.
+pub enum Link {
+    /// A namespace elsewhere.
+    Nvme(QueuePair),
+    /// A local file or device.
+    Disk(DiskLink),
+}
+
+/// A queue of a local disk.
+pub struct DiskLink {
+    queue: DiskQueue,
+    shift: u32,
+    ended: Vec<DiskCompletion>,
+    /// What the operating system said last: completions only have room for a status.
+    error: Option<String>,
+}
+
+impl Link {
+    /// A queue pair.
+    pub fn nvme(pair: QueuePair) -> Self {
+        Self::Nvme(pair)
+    }
+
+    /// A queue of a disk with blocks of 2 to the power of `shift` bytes.
+    pub fn disk(queue: DiskQueue, shift: u32) -> Self {
+        Self::Disk(DiskLink { queue, shift, ended: Vec::with_capacity(QUEUE_DEPTH), error: None })
+    }
+
+    /// Most I/Os at once.
+    pub fn depth(&self) -> usize {
+        match self {
+            Self::Nvme(pair) => pair.depth(),
+            Self::Disk(_) => QUEUE_DEPTH,
+        }
+    }
+
+    /// Takes an I/O. Gives it back, ended, when it is refused.
+    #[inline]
+    pub fn submit(&mut self, token: u64, step: &Step, fua: bool, data: Segments) -> Option<IoCompletion> {
+        match self {
+            Self::Nvme(pair) => {
+                let operation = match step.kind {
+                    Kind::Read => Operation::Read,
+                    Kind::Write => Operation::Write,
+                    Kind::Trim => Operation::Deallocate,
+                    Kind::Flush => Operation::Flush,
+                };
+                let mut command = IoCommand::new(token, operation, step.block, step.blocks);
+                command.fua = fua && step.kind == Kind::Write;
+                command.data = data;
+                match pair.submit(command) {
+                    Submitted::Pending => None,
+                    Submitted::Done(completion) => Some(completion),
+                }
+            }
+            Self::Disk(link) => link.submit(token, step, fua, data),
+        }
+    }
+
+    /// Sends what was submitted.
+    #[inline]
+    pub fn flush(&mut self) {
+        // A disk's requests go to the kernel at the end of the turn.
+        if let Self::Nvme(pair) = self {
+            pair.flush();
+        }
+    }
+
+    /// Appends what has ended.
+    #[inline]
+    pub fn poll(&mut self, done: &mut Vec<IoCompletion>) {
+        match self {
+            Self::Nvme(pair) => pair.poll(done),
+            Self::Disk(link) => link.poll(done),
+        }
+    }
+
+    /// Whether progress needs another turn though no event will cause one.
+    #[inline]
+    pub fn needs_polling(&self) -> bool {
+        match self {
+            Self::Nvme(pair) => pair.needs_polling(),
+            Self::Disk(_) => false,
+        }
+    }
+
+    /// What a failed I/O's status means, in words.
+    pub fn explain(&self, status: Status) -> String {
+        match self {
+            Self::Disk(DiskLink { error: Some(error), .. }) => error.clone(),
+            _ => status.to_string(),
+        }
+    }
+}
+
+impl DiskLink {
+    fn submit(&mut self, token: u64, step: &Step, fua: bool, data: Segments) -> Option<IoCompletion> {
+        let operation = match step.kind {
+            Kind::Read => DiskOperation::Read,
+            Kind::Write => DiskOperation::Write { durable: fua },
+            Kind::Trim => DiskOperation::Discard,
+            Kind::Flush => DiskOperation::Flush,
+        };
+        let (offset, length) = (step.block << self.shift, u64::from(step.blocks) << self.shift);
+        let request = DiskRequest { token, operation, offset, length, segments: data, skip: 0 };
+        let refused = self.queue.submit(request).err()?;
+        self.error = Some("the disk's queue is full".into());
+        Some(IoCompletion { token, status: Status::INTERNAL_ERROR, data: refused.segments })
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoCompletion>) {
+        self.queue.poll(&mut self.ended);
+        for ended in self.ended.drain(..) {
+            let status = match ended.result {
+                Ok(_) => Status::SUCCESS,
+                Err(error) => {
+                    self.error = Some(error.to_string());
+                    Status::INTERNAL_ERROR
+                }
+            };
+            done.push(IoCompletion { token: ended.token, status, data: ended.segments });
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nvme(pair) => pair.fmt(f),
+            Self::Disk(link) => link.queue.fmt(f),
+        }
+    }
+}

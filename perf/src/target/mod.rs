@@ -1,0 +1,97 @@
+//! What load goes to: a namespace over NVMe/TCP, or a local file or block device.
+//!
+//! Owns the way from a [`Target`] of a job to the [`Link`]s of its lanes. Invariant: whatever a link accepts it gives
+//! back exactly once. The engine attaches a target once for each job, and opens a link on the reactor of each lane.
+//!
+//! | file | what |
+//! |---|---|
+//! | `nvme` | controllers elsewhere |
+//! | `link` | a lane's queue, of either sort |
+
+mod link;
+mod nvme;
+
+pub use link::Link;
+pub use nvme::Session;
+
+use crate::job::{Job, Target};
+use sledge_nvme::io::Geometry;
+use sledge_nvmf::host::{HostError, QueueConnector};
+use sledge_reactor::disk::{Disk, DiskOptions, DiskQueue};
+use sledge_reactor::{Handle, ReactorGone};
+
+/// Why a target can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// The controller, or the way to it.
+    #[error("{0}")]
+    Host(#[from] HostError),
+    /// The file or device.
+    #[error("{0}")]
+    Disk(#[from] std::io::Error),
+    /// What the job says of it.
+    #[error("{0}")]
+    Options(String),
+    /// A reactor's thread died.
+    #[error("a reactor died: {0}")]
+    Gone(#[from] ReactorGone),
+}
+
+/// A target that is there. May be sent to the reactors of its lanes.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// Size and block size.
+    pub geometry: Geometry,
+    /// Most bytes of one I/O, where there is a limit.
+    pub max_transfer: Option<u64>,
+    /// Most lanes, where there is a limit.
+    pub max_lanes: Option<u64>,
+    way: Way,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Nvme { connector: QueueConnector, nsid: u32 },
+    Disk(Disk),
+}
+
+impl Attached {
+    /// Attaches the target of `job`, whose `lanes` are on all of its cores together. A controller lives on `first`
+    /// for as long as `session` does.
+    ///
+    /// # Errors
+    /// When the target can't be used.
+    pub fn new(job: &Job, lanes: usize, first: &Handle, session: &Session) -> Result<Self, TargetError> {
+        match &job.target {
+            Target::NvmeTcp(target) => {
+                let remote = nvme::attach(target, job.depth, lanes, first, session)?;
+                Ok(Self {
+                    geometry: remote.geometry,
+                    max_transfer: remote.max_transfer,
+                    max_lanes: Some(u64::from(remote.io_queues)),
+                    way: Way::Nvme { connector: remote.connector, nsid: target.nsid },
+                })
+            }
+            Target::File { path, direct } => {
+                let modifies = job.mode.writes(job.read_percent) || job.mode.trims();
+                let create_bytes = job.size.filter(|_| modifies).map(|size| job.offset + size);
+                let options = DiskOptions { read_only: !modifies, create_bytes, direct: *direct };
+                let disk = Disk::open(path, options)?;
+                let block_bytes = disk.block_bytes();
+                let geometry = Geometry::new(disk.len_bytes() / u64::from(block_bytes), block_bytes);
+                Ok(Self { geometry, max_transfer: None, max_lanes: None, way: Way::Disk(disk) })
+            }
+        }
+    }
+
+    /// Opens a lane's queue on the current reactor.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub async fn open(&self) -> Result<Link, TargetError> {
+        match &self.way {
+            Way::Nvme { connector, nsid } => Ok(Link::nvme(connector.open(*nsid, self.geometry).await?)),
+            Way::Disk(disk) => Ok(Link::disk(DiskQueue::open(disk)?, self.geometry.block_shift())),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Where the next I/O goes, as a number of places from the start of the range.
+//!
+//! Zipf and Pareto draw a rank; ranks are spread over the range, since hot data rarely lies side by side.
+
+use super::random::Random;
+use super::scatter::Scatter;
+use super::zipf::Zipf;
+
+/// A distribution of places.
+#[derive(Clone, Debug)]
+pub enum Offsets {
+    /// One behind the other; kept in blocks, since sizes may differ.
+    Sequential {
+        /// Where the next one starts.
+        next: u64,
+    },
+    /// All places alike.
+    Uniform {
+        /// How many there are.
+        places: u64,
+    },
+    /// By Zipf's law.
+    Zipf {
+        /// Which rank.
+        zipf: Zipf,
+        /// Where the rank is.
+        scatter: Scatter,
+    },
+    /// By Pareto's principle.
+    Pareto {
+        /// How many places there are.
+        places: f64,
+        /// The exponent that gives a share of 1 - h to the first h of the ranks.
+        exponent: f64,
+        /// Where the rank is.
+        scatter: Scatter,
+    },
+}
+
+impl Offsets {
+    /// From the start to the end, and again.
+    pub fn sequential() -> Self {
+        Self::Sequential { next: 0 }
+    }
+
+    /// All of `places` alike.
+    pub fn uniform(places: u64) -> Self {
+        Self::Uniform { places }
+    }
+
+    /// By Zipf's law with exponent `theta`, above 0.
+    pub fn zipf(places: u64, theta: f64, seed: u64) -> Self {
+        Self::Zipf { zipf: Zipf::new(places, theta), scatter: Scatter::new(places, seed) }
+    }
+
+    /// The share `h` (between 0 and 1) of the places gets the share 1 - h of the I/Os, and so on within.
+    pub fn pareto(places: u64, h: f64, seed: u64) -> Self {
+        let exponent = h.ln() / (1.0 - h).ln();
+        Self::Pareto { places: places as f64, exponent, scatter: Scatter::new(places, seed) }
+    }
+
+    /// The next place. A sequence is kept by its owner: it gives 0 here.
+    #[inline]
+    pub fn draw(&self, random: &mut Random) -> u64 {
+        match self {
+            Self::Sequential { .. } => 0,
+            Self::Uniform { places } => random.below(*places),
+            Self::Zipf { zipf, scatter } => scatter.place(zipf.draw(random)),
+            Self::Pareto { places, exponent, scatter } => {
+                let rank = random.fraction().powf(*exponent) * places;
+                scatter.place((rank as u64).min(*places as u64 - 1))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Shares of the draws that the hottest tenths of the places got, hottest first.
+    fn shares(offsets: &Offsets, places: usize) -> Vec<f64> {
+        const DRAWS: usize = 400_000;
+        let mut random = Random::new(11);
+        let mut seen = vec![0u32; places];
+        for _ in 0..DRAWS {
+            seen[offsets.draw(&mut random) as usize] += 1;
+        }
+        seen.sort_unstable_by(|one, other| other.cmp(one));
+        seen.chunks(places / 10).map(|part| part.iter().sum::<u32>() as f64 / DRAWS as f64).collect()
+    }
+
+    // Without it a Pareto load could be a uniform one, or another than h asks for.
+    #[test]
+    fn pareto_gives_the_few_the_many() {
+        for (h, tenths) in [(0.2, 2), (0.1, 1), (0.3, 3)] {
+            let shares = shares(&Offsets::pareto(1000, h, 3), 1000);
+            let hot: f64 = shares[..tenths].iter().sum();
+            assert!((hot - (1.0 - h)).abs() < 0.01, "h {h}: {hot}");
+        }
+    }
+
+    // Without it uniform load could have hot places.
+    #[test]
+    fn uniform_is_even() {
+        let shares = shares(&Offsets::uniform(100), 100);
+        assert!(shares.iter().all(|share| (share - 0.1).abs() < 0.005), "{shares:?}");
+    }
+
+    // Without it a Zipf load's hot blocks would lie side by side, as on no real disk.
+    #[test]
+    fn hot_places_are_apart() {
+        let offsets = Offsets::zipf(1000, 1.5, 3);
+        let mut random = Random::new(11);
+        let mut seen = vec![0u32; 1000];
+        for _ in 0..100_000 {
+            seen[offsets.draw(&mut random) as usize] += 1;
+        }
+        let mut ranks: Vec<usize> = (0..1000).collect();
+        ranks.sort_unstable_by_key(|place| std::cmp::Reverse(seen[*place]));
+        assert!(ranks[0].abs_diff(ranks[1]) > 10, "{:?}", &ranks[..4]);
+        // The hottest of 1000 places gets 1 / zeta(1.5), a little more since the rest ends at 1000.
+        let share = f64::from(*seen.iter().max().unwrap()) / 100_000.0;
+        assert!((share - 0.3925).abs() < 0.01, "{share}");
+    }
+}

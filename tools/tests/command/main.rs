@@ -1,9 +1,0 @@
-//! Tests of the `sledge` command against a real, running target.
-
-#![allow(clippy::unwrap_used)]
-
-mod alone;
-mod configuration;
-mod hosts;
-mod objects;
-mod support;
