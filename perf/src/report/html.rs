@@ -245,21 +245,25 @@ fn histogram(jobs: &[&JobSummary]) -> Plot {
     }
 }
 
-/// Points of all seconds at their ends, made by `value`.
+/// A step for each second, as high as `value`. A last second too short to say anything is left out.
 fn over_time(job: &JobSummary, value: impl Fn(&Second) -> (f64, String)) -> Vec<(f64, f64, String)> {
-    let mut at = 0.0;
+    let seconds = &job.results.seconds;
+    let mut at = job.results.job.start_delay.as_secs_f64();
     let mut points = Vec::new();
-    for second in &job.results.seconds {
+    for second in seconds.iter().filter(|second| seconds.len() == 1 || second.length.as_secs_f64() >= 0.5) {
+        let from = at;
         at += second.length.as_secs_f64();
         let (value, words) = value(second);
-        points.push((at, value, format!("{at:.1} s, {}: {words}", job.results.job.name)));
+        let words = format!("{from:.0} to {at:.1} s, {}: {words}", job.results.job.name);
+        points.push((from, value, words.clone()));
+        points.push((at, value, words));
     }
     points
 }
 
 fn time_axis(jobs: &[&JobSummary]) -> Axis {
-    let longest = jobs.iter().map(|job| job.results.elapsed.as_secs_f64()).fold(0.0, f64::max);
-    Axis::linear("seconds", longest)
+    let end = |job: &&JobSummary| (job.results.job.start_delay + job.results.elapsed).as_secs_f64();
+    Axis::time("seconds", jobs.iter().map(end).fold(0.0, f64::max))
 }
 
 fn highest(series: &[Series]) -> f64 {
@@ -287,7 +291,8 @@ fn iops(jobs: &[&JobSummary]) -> Plot {
 
 fn latency_over_time(jobs: &[&JobSummary]) -> Plot {
     let mut series = Vec::new();
-    for (color, job) in jobs.iter().enumerate() {
+    let mut color = 0;
+    for job in jobs {
         for (is_dashed, word) in [(false, "p99"), (true, "p50")] {
             let points = over_time(job, |second| {
                 let nanoseconds = if is_dashed { second.p50_ns } else { second.p99_ns };

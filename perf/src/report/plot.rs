@@ -9,7 +9,7 @@ pub const COLORS: usize = 8;
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 68.0;
-const RIGHT: f64 = 18.0;
+const RIGHT: f64 = 30.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 46.0;
 /// Points of one series that can still be told apart.
@@ -59,6 +59,16 @@ impl Axis {
         let count = (most / step - 1e-9).ceil().max(1.0) as usize;
         let ticks = (0..=count).map(|index| step * index as f64).map(|value| (value, number(value)));
         Self { label, is_log: false, from: 0.0, to: step * count as f64, ticks: ticks.collect() }
+    }
+
+    /// From zero to an end that need not be round.
+    pub fn time(label: &'static str, end: f64) -> Self {
+        let mut axis = Self::linear(label, end);
+        if end > 0.0 {
+            axis.to = end;
+            axis.ticks.retain(|(value, _)| *value <= end * 1.001);
+        }
+        axis
     }
 
     /// By powers of ten, or by 1, 2 and 5 where the range is short.
