@@ -8,6 +8,8 @@ mod compare;
 mod engine;
 mod histogram;
 mod job;
+#[allow(dead_code)]
+mod job_file;
 mod limit;
 mod progress;
 // Takes the engine's results.

@@ -305,6 +305,8 @@ fn latency_over_time(jobs: &[&JobSummary]) -> Plot {
                 points,
             });
         }
+        // The colour of the job's first line in the other plots.
+        color += job.sums.used().count();
     }
     let y = Axis::linear("us", highest(&series));
     Plot { title: "Latency of each second: p99, and p50 dashed".into(), x: time_axis(jobs), y, series }

@@ -1,0 +1,412 @@
+//! What each option of a job file means.
+//!
+//! Invariant: an option that is not named here is an error. [`IGNORED`] holds those that have no meaning here and
+//! change neither which I/O is made nor when it ends.
+
+use std::time::Duration;
+
+use super::syntax::Setting;
+use super::values::{self, ByDirection, Parsed};
+use crate::job::{Distribution, Mode, SizeSplit};
+
+/// Accepted, and named in a warning: how fio goes about its work, what it logs, hints to the kernel.
+pub const IGNORED: &[&str] = &[
+    "allow_file_create",
+    "allow_mounted_write",
+    "allrandrepeat",
+    "buffer_compress_chunk",
+    "buffer_compress_percentage",
+    "buffer_pattern",
+    "bwavgtime",
+    "clat_percentiles",
+    "clocksource",
+    "continue_on_error",
+    "cpus_allowed_policy",
+    "create_fsync",
+    "create_on_open",
+    "create_serialize",
+    "dedupe_percentage",
+    "disable_bw",
+    "disable_bw_measurement",
+    "disable_clat",
+    "disable_lat",
+    "disable_slat",
+    "disk_util",
+    "do_verify",
+    "end_fsync",
+    "error_dump",
+    "exitall_on_error",
+    "fadvise_hint",
+    "fallocate",
+    "file_service_type",
+    "fixedbufs",
+    "force_async",
+    "fsync_on_close",
+    "gtod_cpu",
+    "gtod_reduce",
+    "hipri",
+    "hugepage-size",
+    "invalidate",
+    "io_submit_mode",
+    "iodepth_batch",
+    "iodepth_batch_complete",
+    "iodepth_batch_complete_max",
+    "iodepth_batch_complete_min",
+    "iodepth_batch_submit",
+    "iodepth_low",
+    "iomem",
+    "iomem_align",
+    "iopsavgtime",
+    "ioscheduler",
+    "lat_percentiles",
+    "lockfile",
+    "lockmem",
+    "log_avg_msec",
+    "log_compression",
+    "log_hist_msec",
+    "log_max_value",
+    "log_offset",
+    "log_prio",
+    "log_unix_epoch",
+    "max_latency_percentile",
+    "mem",
+    "mem_align",
+    "nice",
+    "nonvectored",
+    "norandommap",
+    "nowait",
+    "numa_cpu_nodes",
+    "numa_mem_policy",
+    "opendir",
+    "openfiles",
+    "overwrite",
+    "per_job_logs",
+    "percentile_list",
+    "pre_read",
+    "prio",
+    "prioclass",
+    "random_generator",
+    "ratecycle",
+    "refill_buffers",
+    "registerfiles",
+    "scramble_buffers",
+    "serialize_overlap",
+    "slat_percentiles",
+    "softrandommap",
+    "sqthread_poll",
+    "sqthread_poll_cpu",
+    "thread",
+    "uncached",
+    "unified_rw_reporting",
+    "unique_filename",
+    "unit_base",
+    "unlink",
+    "unlink_each_loop",
+    "userspace_reap",
+    "verify_async",
+    "verify_async_cpus",
+    "verify_backlog",
+    "verify_backlog_batch",
+    "verify_dump",
+    "verify_fatal",
+    "verify_interval",
+    "verify_offset",
+    "verify_pattern",
+    "verify_state_load",
+    "verify_state_save",
+    "write_barrier",
+    "write_bw_log",
+    "write_hist_log",
+    "write_iops_log",
+    "write_lat_log",
+    "zero_buffers",
+];
+
+/// Engines with which fio keeps `iodepth` I/Os outstanding; the I/O itself is made by this program in any case.
+const DEEP_ENGINES: &[&str] =
+    &["libaio", "io_uring", "io_uring_cmd", "posixaio", "sledge", "solarisaio", "windowsaio"];
+
+/// Engines with which fio has one I/O outstanding whatever `iodepth` says.
+const FLAT_ENGINES: &[&str] = &["sync", "psync", "vsync", "pvsync", "pvsync2"];
+
+/// What verify takes in fio; here it is always a header and CRC-32C.
+const CHECKS: &[&str] = &[
+    "md5",
+    "crc64",
+    "crc32c",
+    "crc32c-intel",
+    "crc32",
+    "crc16",
+    "crc7",
+    "xxhash",
+    "sha512",
+    "sha256",
+    "sha1",
+    "sha3-224",
+    "sha3-256",
+    "sha3-384",
+    "sha3-512",
+    "meta",
+    "pattern",
+];
+
+/// The options of one job as they stand after all its settings.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub name: Option<String>,
+    pub mode: Mode,
+    pub read_percent: u8,
+    pub sizes: ByDirection<SizeSplit>,
+    pub distribution: Distribution,
+    pub depth: u16,
+    pub is_flat: bool,
+    pub numjobs: u16,
+    pub filename: Option<String>,
+    pub filename_format: Option<String>,
+    pub directory: Option<String>,
+    pub direct: bool,
+    pub offset: u64,
+    pub offset_increment: u64,
+    pub size: Option<u64>,
+    pub file_size: Option<u64>,
+    pub io_size: Option<u64>,
+    pub number_ios: Option<u64>,
+    pub loops: u64,
+    pub runtime: Option<Duration>,
+    pub time_based: bool,
+    pub ramp: Duration,
+    pub start_delay: Duration,
+    pub rate_iops: ByDirection<u64>,
+    pub rate_bytes: ByDirection<u64>,
+    pub think_time: Duration,
+    pub fua: bool,
+    pub flush_every: Option<u32>,
+    pub verify: bool,
+    pub cores: Option<Vec<usize>>,
+    pub seed: Option<u64>,
+    pub stonewall: bool,
+    pub new_group: bool,
+    pub group_reporting: bool,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            name: None,
+            mode: Mode::Read,
+            read_percent: 50,
+            sizes: [None, None, None],
+            distribution: Distribution::Uniform,
+            depth: 1,
+            is_flat: false,
+            numjobs: 1,
+            filename: None,
+            filename_format: None,
+            directory: None,
+            direct: false,
+            offset: 0,
+            offset_increment: 0,
+            size: None,
+            file_size: None,
+            io_size: None,
+            number_ios: None,
+            loops: 1,
+            runtime: None,
+            time_based: false,
+            ramp: Duration::ZERO,
+            start_delay: Duration::ZERO,
+            rate_iops: [None; 3],
+            rate_bytes: [None; 3],
+            think_time: Duration::ZERO,
+            fua: false,
+            flush_every: None,
+            verify: false,
+            cores: None,
+            seed: None,
+            stonewall: false,
+            new_group: false,
+            group_reporting: false,
+        }
+    }
+}
+
+/// What became of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was applied.
+    Applied,
+    /// It has no meaning here.
+    Ignored,
+}
+
+impl Draft {
+    /// Applies one setting.
+    ///
+    /// # Errors
+    /// When the option or its value is unknown, or can't be done here: why, in words.
+    pub fn apply(&mut self, setting: &Setting) -> Parsed<Taken> {
+        let value = setting.value.as_deref();
+        let text = value.ok_or_else(|| "a value is missing".to_owned());
+        let second = Duration::from_secs(1);
+        match setting.key.as_str() {
+            // The comment of a section, and what is the only value there is here.
+            "description" => {}
+            "nrfiles" | "nr_files" | "thinktime_blocks" => only(text?, "1")?,
+            "zonemode" => only(text?, "none")?,
+            "rate_process" => only(text?, "linear")?,
+            "kb_base" => only(text?, "1024")?,
+            "name" => self.name = Some(text?.to_owned()),
+            "rw" | "readwrite" => self.mode = mode(text?)?,
+            "rwmixread" => self.read_percent = percent(text?)?,
+            "rwmixwrite" => self.read_percent = 100 - percent(text?)?,
+            "bs" | "blocksize" => self.take_sizes(values::by_direction(text?, values::fixed_size)?),
+            "bsrange" | "blocksize_range" => {
+                self.take_sizes(values::by_direction(text?, values::size_range)?)
+            }
+            "bssplit" => self.take_sizes(values::by_direction(text?, values::size_split)?),
+            "random_distribution" => self.distribution = distribution(text?)?,
+            "iodepth" => self.depth = values::positive(text?)?,
+            "ioengine" => self.is_flat = engine_is_flat(text?)?,
+            "numjobs" => self.numjobs = values::positive(text?)?,
+            "filename" => self.filename = Some(text?.to_owned()),
+            "filename_format" => self.filename_format = Some(text?.to_owned()),
+            "directory" => self.directory = Some(text?.to_owned()),
+            "direct" => self.direct = values::switch(value)?,
+            "buffered" => self.direct = !values::switch(value)?,
+            "offset" => self.offset = values::size(text?)?,
+            "offset_increment" => self.offset_increment = values::size(text?)?,
+            "size" => self.size = whole_or(text?)?,
+            "filesize" | "file_size" => self.file_size = Some(values::positive(text?)?),
+            "io_size" | "io_limit" => self.io_size = Some(values::positive(text?)?),
+            "number_ios" => self.number_ios = Some(values::positive(text?)?),
+            "loops" => self.loops = values::positive(text?)?,
+            "runtime" | "timeout" => {
+                self.runtime = Some(values::time(text?, second)?).filter(|runtime| !runtime.is_zero());
+            }
+            "time_based" => self.time_based = values::switch(value)?,
+            "ramp_time" => self.ramp = values::time(text?, second)?,
+            "startdelay" | "start_delay" => self.start_delay = values::time(text?, second)?,
+            "rate_iops" => self.rate_iops = values::by_direction(text?, values::positive)?,
+            "rate" => self.rate_bytes = values::by_direction(text?, values::positive)?,
+            "thinktime" => self.think_time = values::time(text?, Duration::from_micros(1))?,
+            "sync" => self.fua = is_sync(text?)?,
+            "fsync" | "fdatasync" => {
+                self.flush_every = Some(values::whole::<u32>(text?)?).filter(|every| *every > 0);
+            }
+            "verify" => self.verify = verify(text?)?,
+            "cpus_allowed" => self.cores = Some(values::cores(text?)?),
+            "cpumask" => self.cores = Some(values::core_mask(text?)?),
+            "randseed" => self.seed = Some(values::whole(text?)?),
+            "randrepeat" => self.seed = if values::switch(value)? { None } else { Some(any_seed()) },
+            "stonewall" | "wait_for_previous" => self.stonewall = values::switch(value)?,
+            "new_group" => self.new_group = values::switch(value)?,
+            "group_reporting" => self.group_reporting = values::switch(value)?,
+            key if IGNORED.contains(&key) => return Ok(Taken::Ignored),
+            _ => return Err("this option is unknown, or can't be done here".into()),
+        }
+        Ok(Taken::Applied)
+    }
+
+    /// A part that is left out keeps what it was.
+    fn take_sizes(&mut self, sizes: ByDirection<SizeSplit>) {
+        for (kept, given) in self.sizes.iter_mut().zip(sizes) {
+            if given.is_some() {
+                *kept = given;
+            }
+        }
+    }
+}
+
+fn only(text: &str, value: &str) -> Parsed<()> {
+    if text == value { Ok(()) } else { Err(format!("{text:?} can't be done here, only {value:?}")) }
+}
+
+/// A size; all of it is none.
+fn whole_or(text: &str) -> Parsed<Option<u64>> {
+    match text {
+        "100%" => Ok(None),
+        _ if text.ends_with('%') => Err("of percentages only 100% can be done here".into()),
+        _ => values::positive(text).map(Some),
+    }
+}
+
+fn mode(text: &str) -> Parsed<Mode> {
+    Ok(match text {
+        "read" => Mode::Read,
+        "write" => Mode::Write,
+        "randread" => Mode::Randread,
+        "randwrite" => Mode::Randwrite,
+        "rw" | "readwrite" => Mode::Rw,
+        "randrw" => Mode::Randrw,
+        "trim" => Mode::Trim,
+        "randtrim" => Mode::Randtrim,
+        _ if text.contains(':') => return Err(format!("{text:?}: strides and runs can't be done here")),
+        _ => {
+            return Err(format!(
+                "{text:?} is none of read, write, randread, randwrite, rw, randrw, trim, randtrim"
+            ));
+        }
+    })
+}
+
+fn percent(text: &str) -> Parsed<u8> {
+    let percent = text.trim_end_matches('%').parse::<u8>().ok().filter(|percent| *percent <= 100);
+    percent.ok_or_else(|| format!("{text:?} is not a percentage"))
+}
+
+fn distribution(text: &str) -> Parsed<Distribution> {
+    let (kind, parameter) = text.split_once(':').unwrap_or((text, ""));
+    let number = || {
+        let number = parameter.parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
+        number.ok_or_else(|| format!("{text:?}: {parameter:?} is no parameter of {kind}"))
+    };
+    match kind {
+        "random" => Ok(Distribution::Uniform),
+        // fio's values where none is given.
+        "zipf" if parameter.is_empty() => Ok(Distribution::Zipf(1.1)),
+        "pareto" if parameter.is_empty() => Ok(Distribution::Pareto(0.2)),
+        "zipf" if number()? != 1.0 => Ok(Distribution::Zipf(number()?)),
+        "zipf" => Err("zipf with a theta of 1 is not defined".into()),
+        "pareto" if number()? < 1.0 => Ok(Distribution::Pareto(number()?)),
+        "pareto" => Err(format!("{text:?}: pareto takes a number between 0 and 1")),
+        _ => Err(format!("{text:?} is none of random, zipf:THETA, pareto:H")),
+    }
+}
+
+fn engine_is_flat(text: &str) -> Parsed<bool> {
+    // What comes after a colon is the path of an engine that fio would load.
+    let (name, path) = text.split_once(':').unwrap_or((text, ""));
+    match name {
+        name if DEEP_ENGINES.contains(&name) => Ok(false),
+        name if FLAT_ENGINES.contains(&name) => Ok(true),
+        "external" if path.ends_with("libsledge_fio.so") => Ok(false),
+        _ => Err(format!(
+            "{text:?} can't be done here; there are {} and, with one I/O at a time, {}",
+            DEEP_ENGINES.join(", "),
+            FLAT_ENGINES.join(", ")
+        )),
+    }
+}
+
+fn is_sync(text: &str) -> Parsed<bool> {
+    match text {
+        "sync" | "dsync" => Ok(true),
+        text => values::switch(Some(text)),
+    }
+}
+
+fn verify(text: &str) -> Parsed<bool> {
+    match text {
+        "0" | "none" => Ok(false),
+        text if CHECKS.contains(&text) => Ok(true),
+        _ => Err(format!(
+            "{text:?} can't be done here; every other check of fio stands for the header with CRC-32C"
+        )),
+    }
+}
+
+/// `randrepeat=0` wants another sequence each time.
+fn any_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(32)
+}
