@@ -179,9 +179,9 @@ impl Decoder {
         self.phase = Phase::Ready;
     }
 
-    /// Changes the limits on what is received next (a controller's in-capsule size differs between its queues).
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+    /// Changes the limit on in-capsule data: a controller's differs between its queues.
+    pub fn limit_in_capsule(&mut self, bytes: u32) {
+        self.limits.max_in_capsule = bytes;
     }
 
     /// Data bytes of the current PDU that have not been seen yet; zero outside of data.

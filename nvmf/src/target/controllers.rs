@@ -171,6 +171,10 @@ impl Controllers {
         if identity.host_id != admission.host_id {
             return Err(Refusal::parameter(InvalidParameter::HOST_ID));
         }
+        if identity.listener != admission.listener {
+            // All queues of an association use one port of the subsystem (NVMe Base 2.0, 2.2).
+            return Err(Refusal::parameter(InvalidParameter::CNTLID));
+        }
         entry.controller.queue_added(admission.queue_id).map_err(|status| {
             if status.is(Status::CONNECT_INVALID_PARAMETERS) {
                 Refusal::parameter(InvalidParameter::QID)

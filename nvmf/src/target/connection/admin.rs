@@ -12,8 +12,8 @@ use super::state::State;
 use crate::target::controller::{Controller, Outcome, Transfer};
 use crate::target::group::{GroupAction, Shared};
 
-/// Most bytes that the host sends or gets with an admin command.
-const MAX_ADMIN_DATA_BYTES: usize = 128 * 1024;
+/// Bytes that the host gets with an admin command even where MDTS is less.
+const LEAST_MAX_REPLY_BYTES: u32 = 128 * 1024;
 
 impl Connection {
     /// Which way a command's data goes, and how much there is.
@@ -68,7 +68,7 @@ impl Connection {
             Transfer::ControllerToHost(bytes) => bytes as usize,
             Transfer::HostToController(_) | Transfer::None => 0,
         };
-        if reply_bytes > MAX_ADMIN_DATA_BYTES {
+        if reply_bytes > self.max_io_bytes.max(LEAST_MAX_REPLY_BYTES) as usize {
             return self.respond(slot, Status::INVALID_FIELD.do_not_retry(), 0, shared);
         }
         let mut reply = None;

@@ -14,8 +14,9 @@ use super::slot::Phase;
 use super::state::{Effect, Event, State};
 use super::{Connection, PendingConnect, Queue};
 use crate::target::controllers::{Admission, Granted, Refusal};
-use crate::target::definition::DISCOVERY_NQN;
+use crate::target::definition::{DISCOVERY_NQN, TransportOptions};
 use crate::target::group::{GroupAction, Shared};
+use crate::target::namespace_table::SubsystemView;
 
 /// Bytes of Connect data.
 pub(super) const CONNECT_DATA_BYTES: u32 = size_of::<ConnectData>() as u32;
@@ -155,7 +156,7 @@ impl Connection {
             Ok(granted) => {
                 let view = shared.namespaces.view(&admission.subsystem_nqn);
                 let controller_id = granted.controller_id;
-                self.admit(&admission, granted, view);
+                self.admit(&admission, granted, view, &shared.definition.transport);
                 self.respond(slot, Status::SUCCESS, u64::from(controller_id), shared);
             }
             Err(refusal) => self.respond(slot, refusal.status, u64::from(refusal.result), shared),
@@ -167,9 +168,18 @@ impl Connection {
         &mut self,
         admission: &Admission,
         granted: Granted,
-        view: Option<Rc<crate::target::namespace_table::SubsystemView>>,
+        view: Option<Rc<SubsystemView>>,
+        transport: &TransportOptions,
     ) {
-        self.slots.set_limit(admission.entries);
+        // With flow control, entries are free again once their commands have been taken; MAXCMD bounds those.
+        let outstanding = match admission.flow_control_disabled {
+            true => admission.entries,
+            false => transport.max_queue_depth.max(admission.entries),
+        };
+        self.slots.set_limit(outstanding);
+        if admission.queue_id != 0 {
+            self.decoder.limit_in_capsule(transport.in_capsule_data_bytes);
+        }
         self.queue = Some(Queue {
             id: admission.queue_id,
             controller_id: granted.controller_id,
@@ -180,8 +190,8 @@ impl Connection {
             entries: admission.entries,
             flow_control_disabled: admission.flow_control_disabled,
             write_cache: granted.write_cache,
-            // The Connect itself took the first entry.
-            sqhd: 1,
+            // The Connect itself took the first entry; all ones tell the host that there is no flow control.
+            sqhd: if admission.flow_control_disabled { u16::MAX } else { 1 },
         });
     }
 

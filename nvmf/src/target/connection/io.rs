@@ -232,7 +232,7 @@ impl Connection {
         let opcode = Nvm::from_value(entry.command.opcode);
         entry.phase = Phase::Receiving;
         self.count(slot, opcode, status, shared);
-        if !self.state.open() {
+        if !self.state.answers() {
             let second = match self.slots.get(slot).fused {
                 FusedHalf::First(second) => second,
                 _ => None,

@@ -66,6 +66,15 @@ pub(crate) struct Queue {
     sqhd: u16,
 }
 
+impl Queue {
+    /// A command has left the submission queue.
+    fn advance(&mut self) {
+        let next = self.sqhd.wrapping_add(1);
+        // Reserved without flow control, but for the answer to Connect.
+        self.sqhd = if self.flow_control_disabled || next >= self.entries { 0 } else { next };
+    }
+}
+
 /// What the PDU that is arriving carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arriving {
@@ -304,7 +313,7 @@ impl Connection {
             // The error log tells more.
             status = status.more();
         }
-        if !self.state.open() {
+        if !self.state.answers() {
             self.slots.get_mut(slot).phase = Phase::Responding;
             self.slots.release(slot);
             return;
@@ -318,7 +327,7 @@ impl Connection {
 
     /// Answers a successful command with the data in its slot.
     fn respond_with_data(&mut self, slot: u16, result: u64, shared: &mut Shared) {
-        if self.slots.get(slot).data.is_empty() || !self.state.open() {
+        if self.slots.get(slot).data.is_empty() || !self.state.answers() {
             self.respond(slot, Status::SUCCESS, result, shared);
             return;
         }

@@ -24,6 +24,8 @@ pub(crate) const SCRATCH_BYTES: usize = 256 * 1024;
 /// Receives that one connection may make in a turn before others get theirs.
 const RECEIVES_PER_TURN: usize = 4;
 
+/// Bytes of data that the capsules of Fabrics and Admin commands may carry.
+const ADMIN_IN_CAPSULE_BYTES: u32 = 8192;
 /// Most bytes of host data that is no blocks, unless the command needs more.
 const PAGE_BYTES: u32 = 4096;
 
@@ -151,7 +153,8 @@ impl Connection {
         }
         let transport = &shared.definition.transport;
         let limits = Limits {
-            max_in_capsule: transport.in_capsule_data_bytes,
+            // Before it is an I/O queue, whatever IOCCSZ says (NVMe/TCP 1.0, 3.3.2.1).
+            max_in_capsule: transport.in_capsule_data_bytes.max(ADMIN_IN_CAPSULE_BYTES),
             max_host_data: transport.max_h2c_data_bytes,
         };
         (self.header_digest, self.data_digest) = (request.header_digest, request.data_digest);
@@ -174,10 +177,10 @@ impl Connection {
         self.traffic = true;
         self.arriving = if in_capsule > 0 { Arriving::Discard } else { Arriving::Nothing };
         if let Some(queue) = &mut self.queue {
-            queue.sqhd = if queue.sqhd + 1 >= queue.entries { 0 } else { queue.sqhd + 1 };
+            queue.advance();
         }
         let Some(slot) = self.slots.take(command) else {
-            // More commands than the queue has entries: what follows can't be told apart from a runaway host.
+            // More commands than the host may have outstanding: what follows can't be told apart from a runaway host.
             return self.violation(FatalError::Sequence, 0, shared);
         };
         if let Err(status) = self.pair_fused(slot, shared) {
@@ -246,7 +249,7 @@ impl Connection {
     /// A buffer has become free for a command that waited; false when it must go on waiting.
     pub fn retry_buffer(&mut self, slot: u16, shared: &mut Shared) -> bool {
         let waiting = self.slots.find(slot).is_some_and(|entry| entry.phase == Phase::AwaitingBuffer);
-        if !waiting {
+        if !waiting || !self.state.answers() {
             return true;
         }
         if !self.give_buffer(slot, shared) {

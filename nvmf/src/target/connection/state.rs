@@ -128,6 +128,12 @@ impl State {
         !matches!(self, Self::Draining | Self::Closed)
     }
 
+    /// Whether commands are answered: nothing may follow a C2HTermReq (NVMe/TCP 1.0, 3.4.1).
+    #[must_use]
+    pub fn answers(self) -> bool {
+        !matches!(self, Self::Terminating | Self::Draining | Self::Closed)
+    }
+
     /// Whether a deadline runs: before the Connect is done, and while terminating.
     #[must_use]
     pub fn has_deadline(self) -> bool {

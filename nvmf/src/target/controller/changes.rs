@@ -93,6 +93,10 @@ impl Controller {
         if !new.allows_host(&self.identity.host_nqn) {
             return self.terminate(TerminateReason::HostRemoved, now);
         }
+        if !new.listeners.iter().any(|listener| listener.address == self.identity.listener) {
+            // The socket may still be there, for other subsystems.
+            return self.terminate(TerminateReason::ListenerRemoved, now);
+        }
         self.identity.subsystem = Some(Arc::clone(new));
         if Arc::ptr_eq(&old, new) {
             return;

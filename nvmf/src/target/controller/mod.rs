@@ -155,6 +155,8 @@ pub enum TerminateReason {
     SubsystemRemoved,
     /// Its host may not connect any more.
     HostRemoved,
+    /// The subsystem is not reached any more by the way that the host came.
+    ListenerRemoved,
 }
 
 impl std::fmt::Display for TerminateReason {
@@ -165,6 +167,7 @@ impl std::fmt::Display for TerminateReason {
             Self::DiscoveryIdle => "no discovery command for two minutes",
             Self::SubsystemRemoved => "subsystem was removed",
             Self::HostRemoved => "host may no longer connect",
+            Self::ListenerRemoved => "listener was removed",
         })
     }
 }

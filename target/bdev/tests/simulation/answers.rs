@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use sledge_bdev::delay::{DelayDevice, DelayOptions, Latencies};
 use sledge_nvme::command::{DatasetRange, Fuse};
+use sledge_nvme::fabrics::{ConnectAttributes, ConnectCommand, ConnectData};
 use sledge_nvme::sgl::Descriptor;
-use sledge_nvme::{Command, Status};
+use sledge_nvme::{Command, Completion, Status};
+use sledge_nvmf::target::{TargetDefinition, TransportOptions};
 use sledge_reactor::sim::SimulationConfig;
 use sledge_reactor::sleep;
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use crate::support::raw::{Arrived, RawQueue};
-use crate::support::{World, malloc};
+use crate::support::raw::{Arrived, RawQueue, read_to_end, write_all};
+use crate::support::{World, malloc, options};
 
 /// Runs one host against a disk of 1,024 blocks of 512 bytes, as namespace 1; then nothing may be left.
 fn with_a_disk<F: Future<Output = ()> + 'static>(host: impl FnOnce(SocketAddr) -> F) {
@@ -50,6 +52,15 @@ async fn queues(address: SocketAddr) -> (RawQueue, RawQueue) {
     let mut io = RawQueue::initialize(address, false, false).await;
     io.connect(1, cntlid, 77, 0).await.unwrap();
     (admin, io)
+}
+
+/// Connects an I/O queue of 32 entries without submission queue flow control; its completion.
+async fn connect_without_flow_control(io: &mut RawQueue, qid: u16, cntlid: u16) -> Completion {
+    let host = options("0.0.0.0:1".parse().unwrap(), 77);
+    let data = ConnectData::new(host.host.id, cntlid, &host.subsystem, &host.host.nqn);
+    let mut connect = ConnectCommand::new(qid, 32, 0);
+    connect.attributes = ConnectAttributes::default().with_disable_flow_control(true).bits();
+    io.execute(Command::from(connect), data.as_bytes()).await
 }
 
 /// Reads `bytes` of a log page.
@@ -168,4 +179,146 @@ fn busy_time_is_that_with_commands_outstanding() {
         io.execute(Command::flush(1), &[]).await;
         assert_eq!(busy_minutes(&mut admin).await, 1);
     });
+}
+
+// Without this a host that does without flow control would not know that the target agrees (SQHD FFFFh in the answer to
+// Connect), and would never be spared a response.
+#[test]
+fn flow_control_is_left_out_when_the_host_asks_for_it() {
+    with_a_disk(|address| async move {
+        let (mut admin, cntlid) = RawQueue::admin(address, 77, 0).await;
+        let mut with = RawQueue::initialize(address, false, false).await;
+        with.connect(1, cntlid, 77, 0).await.unwrap();
+        let mut without = RawQueue::initialize(address, false, false).await;
+        let connected = connect_without_flow_control(&mut without, 2, cntlid).await;
+        assert!(connected.status().is_success(), "{}", connected.status());
+        assert_eq!(connected.sqhd.get(), 0xffff);
+        // With flow control the head goes round the 32 entries, of which the Connect took the first.
+        for number in 2..70 {
+            assert_eq!(with.execute(Command::flush(1), &[]).await.sqhd.get(), number % 32);
+        }
+        let mut read = Command::read(1, 0, 1);
+        read.dptr = Descriptor::transport(512);
+        for (queue, spared) in [(&mut with, false), (&mut without, true)] {
+            let cid = queue.send(read, &[]).await;
+            match queue.next().await.unwrap() {
+                Arrived::Data { cid: of, success, .. } => assert_eq!((of, success), (cid, spared)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(admin.csts().await.ready());
+    });
+}
+
+// Without this a host that goes by SQHD and MAXCMD would be cut off: the entries of commands that were taken are free
+// again, whether or not the commands are done.
+#[test]
+fn more_commands_than_entries_may_be_outstanding() {
+    with_a_slow_disk(|address| async move {
+        let (_admin, mut io) = queues(address).await;
+        for round in 1..=3 {
+            for _ in 0..30 {
+                io.send(Command::flush(1), &[]).await;
+            }
+            // Answered at once, with the head behind all that were sent.
+            let unknown = io.execute(Command::new(0x7e, 1), &[]).await;
+            assert!(unknown.status().is(Status::INVALID_OPCODE));
+            assert_eq!(unknown.sqhd.get(), (1 + round * 31) % 32);
+        }
+        for _ in 0..90 {
+            match io.next().await.unwrap() {
+                Arrived::Completion(completion) => assert!(completion.status().is_success()),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+// Without this a host that does without flow control could have commands outstanding without bound.
+#[test]
+fn without_flow_control_the_entries_are_the_bound() {
+    with_a_slow_disk(|address| async move {
+        let (_admin, cntlid) = RawQueue::admin(address, 77, 0).await;
+        let mut io = RawQueue::initialize(address, false, false).await;
+        connect_without_flow_control(&mut io, 1, cntlid).await;
+        for _ in 0..33 {
+            io.send(Command::flush(1), &[]).await;
+        }
+        match io.next().await {
+            Ok(Arrived::Terminated(0x02, _)) => {}
+            other => panic!("not terminated for the sequence: {other:?}"),
+        }
+    });
+}
+
+// Without this answers of commands that were in flight, or requests for their data, could follow a C2HTermReq.
+#[test]
+fn nothing_follows_a_termination() {
+    let config = SimulationConfig { pool_bytes: 8 << 20, ..SimulationConfig::default() };
+    let mut world = World::new(1, config, 1, 1);
+    let latencies = Latencies { avg_write_latency: 5_000, p99_write_latency: 5_000, ..Latencies::default() };
+    let slow = DelayOptions { name: "slow".to_owned(), uuid: Some(Uuid::from_u128(8)), latencies };
+    world.serve(vec![Arc::new(DelayDevice::new(malloc("below", 1024, 512), slow).unwrap())]);
+    let address = world.address();
+    let host = || async move {
+        let (_admin, mut io) = queues(address).await;
+        io.send(Command::flush(1), &[]).await;
+        write_all(&io.stream, &[0xff; 8]).await.unwrap();
+        match io.next().await {
+            Ok(Arrived::Terminated(0x01, 0)) => {}
+            other => panic!("not terminated for the type: {other:?}"),
+        }
+        assert_eq!(read_to_end(&io.stream).await, []);
+    };
+    world.simulation.block_on(world.host_node, host).unwrap();
+    world.expect_target_is_empty(1);
+}
+
+// Without this a target that takes no data in the capsules of I/O commands could not be connected to: the admin queue
+// and Connect have 8 KiB whatever IOCCSZ says, and other commands no more than that says.
+#[test]
+fn connect_data_may_come_in_the_capsule_whatever_ioccsz_says() {
+    for in_capsule in [0, 4096] {
+        let mut world = World::new(1, SimulationConfig::default(), 1, 1);
+        let transport = TransportOptions { in_capsule_data_bytes: in_capsule, ..TransportOptions::default() };
+        let definition = world.definition(vec![malloc("disk", 1024, 512)]);
+        world.apply(TargetDefinition { transport, ..definition });
+        let address = world.address();
+        let host = move || async move {
+            let (mut admin, mut io) = queues(address).await;
+            let mut timestamp = Command::set_features(0x0e, 0, 0);
+            timestamp.dptr = Descriptor::in_capsule(0, 8);
+            assert!(admin.execute(timestamp, &[1, 0, 0, 0, 0, 0, 0, 0]).await.status().is_success());
+            let bytes = in_capsule + 512;
+            let mut write = Command::write(1, 0, bytes / 512);
+            write.dptr = Descriptor::in_capsule(0, bytes);
+            io.send(write, &vec![0; bytes as usize]).await;
+            match io.next().await {
+                Ok(Arrived::Terminated(0x05, _)) => {}
+                other => panic!("not terminated for the limit: {other:?}"),
+            }
+        };
+        world.simulation.block_on(world.host_node, host).unwrap();
+        world.expect_target_is_empty(1);
+    }
+}
+
+// Without this a host could not read a log page in pieces of the size that MDTS offers.
+#[test]
+fn a_log_page_may_be_read_in_pieces_of_any_size_that_mdts_allows() {
+    let mut world = World::new(1, SimulationConfig::default(), 1, 1);
+    let transport = TransportOptions { max_io_bytes: 1 << 20, ..TransportOptions::default() };
+    let definition = world.definition(vec![malloc("disk", 1024, 512)]);
+    world.apply(TargetDefinition { transport, ..definition });
+    let address = world.address();
+    let host = || async move {
+        let (mut admin, _) = RawQueue::admin(address, 77, 0).await;
+        let page = log_page(&mut admin, 0x01, 1 << 20).await;
+        assert_eq!((page.len(), page.iter().all(|byte| *byte == 0)), (1 << 20, true));
+        let mut more = Command::get_log_page(0x01, 0, 0, (1 << 20) + 4);
+        more.dptr = Descriptor::transport((1 << 20) + 4);
+        assert!(admin.execute(more, &[]).await.status().is(Status::INVALID_FIELD));
+    };
+    world.simulation.block_on(world.host_node, host).unwrap();
+    world.expect_target_is_empty(1);
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use sledge_bdev::BlockDevice;
 use sledge_bdev::delay::{DelayDevice, DelayOptions, Latencies};
 use sledge_nvme::Status;
+use sledge_nvme::fabrics::Nqn;
 use sledge_nvmf::host::{ConnectOptions, Controller, HostIdentity, QueuePair};
-use sledge_nvmf::target::{SubsystemDefinition, Target, TargetDefinition};
+use sledge_nvmf::target::{ListenerDefinition, SubsystemDefinition, Target, TargetDefinition};
 use sledge_reactor::sim::{SimulationConfig, for_seeds};
 use sledge_reactor::{sleep, spawn_local};
 use uuid::Uuid;
@@ -17,7 +18,8 @@ use uuid::Uuid;
 use crate::losses::{eager, path_lost};
 use crate::support::model::{Draw, Tolerates, Worker};
 use crate::support::queue::Queue;
-use crate::support::{NQN, World, malloc, namespace, start_target};
+use crate::support::raw::RawQueue;
+use crate::support::{NQN, World, malloc, namespace, start_target, subsystem};
 
 const BLOCKS: u64 = 200;
 /// Pauses of workers in tests of milliseconds and of seconds.
@@ -219,4 +221,61 @@ fn a_target_drains_under_load() {
         world.simulation.run_until(|| done.get()).unwrap();
         world.expect_target_is_empty(1);
     });
+}
+
+// Without this hosts could go on by a way that their subsystem has been taken off, as long as another is there.
+#[test]
+fn a_listener_that_others_keep_is_gone_for_its_subsystem() {
+    for_seeds(20, |seed| {
+        const OTHER: &str = "nqn.2026-01.io.sledge:other";
+        let mut world = World::new(seed, SimulationConfig::default(), 2, 1);
+        let address = world.address();
+        let mut definition = world.definition(vec![malloc("disk", BLOCKS, 512)]);
+        definition.subsystems.insert(OTHER.to_owned(), Arc::new(subsystem(OTHER, address, 2, Vec::new())));
+        world.apply(definition);
+        let (taken, kept) = (world.options(), world.options());
+        let kept = ConnectOptions { subsystem: Nqn::new(OTHER).unwrap(), ..kept };
+        let target = world.target.clone();
+        let host = async move || {
+            let first = Controller::connect(eager(taken.clone())).await.unwrap();
+            let queue = QueuePair::open(&first, 1).await.unwrap();
+            let second = Controller::connect(kept).await.unwrap();
+            let node = target.clone();
+            let after = edited(&target, |subsystem| subsystem.listeners.clear());
+            node.apply(after).await.unwrap();
+            sleep(Duration::from_millis(20)).await;
+            let left: Vec<String> =
+                target.connections().await.into_iter().map(|one| one.subsystem_nqn).collect();
+            assert_eq!(left, [OTHER]);
+            assert!(Controller::connect(taken).await.is_err(), "connected where nobody listens");
+            drop(queue);
+            drop(first);
+            second.shutdown().await.unwrap();
+        };
+        world.simulation.block_on(world.host_node, host).unwrap();
+        world.expect_target_is_empty(1);
+    });
+}
+
+// Without this a queue could outlive the way that its controller came by, and see other ANA states than the controller
+// reports.
+#[test]
+fn a_queue_comes_the_way_of_its_controller() {
+    let mut world = World::new(1, SimulationConfig::default(), 2, 1);
+    let address = world.address();
+    let elsewhere = std::net::SocketAddr::new(address.ip(), address.port() + 1);
+    let mut definition = world.definition(vec![malloc("disk", BLOCKS, 512)]);
+    let one = Arc::make_mut(definition.subsystems.get_mut(NQN).unwrap());
+    one.listeners.push(ListenerDefinition { address: elsewhere, ana_states: Default::default() });
+    world.apply(definition);
+    let host = async move || {
+        let (_admin, cntlid) = RawQueue::admin(address, 77, 0).await;
+        let mut other = RawQueue::initialize(elsewhere, false, false).await;
+        let refused = other.connect(1, cntlid, 77, 0).await.unwrap_err();
+        assert!(refused.is(Status::CONNECT_INVALID_PARAMETERS), "{refused}");
+        let mut same = RawQueue::initialize(address, false, false).await;
+        assert_eq!(same.connect(1, cntlid, 77, 0).await.unwrap(), cntlid);
+    };
+    world.simulation.block_on(world.host_node, host).unwrap();
+    world.expect_target_is_empty(2);
 }

@@ -51,7 +51,7 @@ pub async fn read_pdu(stream: &TcpStream) -> io::Result<Vec<u8>> {
     let mut pdu = vec![0; 8];
     read_exact(stream, &mut pdu).await?;
     let length = u32::from_le_bytes([pdu[4], pdu[5], pdu[6], pdu[7]]) as usize;
-    assert!((8..1 << 20).contains(&length), "a PDU of {length} bytes");
+    assert!((8..2 << 20).contains(&length), "a PDU of {length} bytes");
     pdu.resize(length, 0);
     read_exact(stream, &mut pdu[8..]).await?;
     Ok(pdu)
