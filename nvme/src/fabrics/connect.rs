@@ -96,6 +96,13 @@ impl ConnectCommand {
         }
     }
 
+    /// The same with these attributes.
+    #[must_use]
+    pub const fn with_attributes(mut self, attributes: ConnectAttributes) -> Self {
+        self.attributes = attributes.bits();
+        self
+    }
+
     /// Entries of the submission queue, 1 to 65,536 (1 is invalid).
     #[must_use]
     pub const fn entries(&self) -> u32 {

@@ -6,7 +6,7 @@ use super::payload::Payload;
 use super::queue::{Queue, QueueOptions, QueueState, Submission};
 use super::slot::Direction;
 use super::wait::within;
-use sledge_nvme::fabrics::{ConnectCommand, ConnectData, ConnectResponse, InvalidParameter};
+use sledge_nvme::fabrics::{ConnectAttributes, ConnectCommand, ConnectData, ConnectResponse, InvalidParameter};
 use sledge_nvme::{Command, Completion, Status};
 use sledge_reactor::net::TcpStream;
 use zerocopy::IntoBytes;
@@ -48,7 +48,11 @@ pub(super) async fn open_queue(
     let mut queue = Queue::new(stream, queue_options, ADMIN_IN_CAPSULE_BYTES);
     let keep_alive = if opening.qid == 0 { options.keep_alive.as_millis() as u32 } else { 0 };
     // A queue counts as full with one entry free.
-    let command = ConnectCommand::new(opening.qid, u32::from(opening.depth) + 1, keep_alive);
+    // Slots alone bound what is outstanding, so SQHD is of no use, and without it a successful read needs no
+    // CapsuleResp: C2HData carries the SUCCESS flag. A controller may decline.
+    let attributes = ConnectAttributes::default().with_disable_flow_control(true);
+    let command = ConnectCommand::new(opening.qid, u32::from(opening.depth) + 1, keep_alive)
+        .with_attributes(attributes);
     let data = ConnectData::new(options.host.id, opening.cntlid, &options.subsystem, &options.host.nqn);
     let submission = Submission {
         token: 0,

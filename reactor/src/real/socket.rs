@@ -152,12 +152,13 @@ impl StreamOps for RealStream {
                 if read < room {
                     self.watch.readable.set(false);
                 }
+                self.poll.read_hit(&self.watch);
                 return Ok(Some(read));
             }
             let error = io::Error::last_os_error();
             match error.kind() {
                 io::ErrorKind::WouldBlock => {
-                    self.watch.readable.set(false);
+                    self.watch.read_miss();
                     return Ok(None);
                 }
                 io::ErrorKind::Interrupted => {}
@@ -173,7 +174,10 @@ impl StreamOps for RealStream {
             match self.socket.send_vectored_with_flags(buffers, libc::MSG_NOSIGNAL) {
                 Ok(written) => return Ok(Some(written)),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Ok(None),
+                    io::ErrorKind::WouldBlock => {
+                        self.poll.ask_for_room(&self.watch)?;
+                        return Ok(None);
+                    }
                     io::ErrorKind::Interrupted => {}
                     _ => return Err(error),
                 },
