@@ -204,6 +204,19 @@ pub enum Device {
     /// Create one
     #[command(subcommand)]
     Create(CreateDevice),
+    /// Make a null device larger; hosts see it at once
+    Resize {
+        /// Its name
+        name: String,
+        /// Its new size, as 64M or 1G
+        #[arg(value_parser = size::parse)]
+        size: u64,
+    },
+    /// Look at the size of a file device's file again, which has been made larger; hosts see it at once
+    Rescan {
+        /// Its name
+        name: String,
+    },
     /// Delete one that nobody uses; a file stays
     Delete {
         /// Its name

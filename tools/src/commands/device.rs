@@ -12,6 +12,11 @@ pub(super) fn run(client: &mut Client, command: Device) -> Result<Report, Failur
     match command {
         Device::List => list(client),
         Device::Create(wanted) => create(client, wanted),
+        Device::Resize { name, size } => resize(client, &name, size),
+        Device::Rescan { name } => {
+            client.call("bdev_uring_rescan", json!({"name": name}))?;
+            with_its_size(client, &name)
+        }
         Device::Delete { name } => delete(client, &name),
     }
 }
@@ -20,17 +25,39 @@ fn list(client: &mut Client) -> Result<Report, Failure> {
     let all = client.ask("bdev_get_bdevs")?;
     let mut rows = Rows::new(&["NAME", "KIND", "#SIZE", "#BLOCK", "USED BY"]);
     for device in items(&all) {
-        let blocks = device["num_blocks"].as_u64().unwrap_or(0);
-        let block_size = device["block_size"].as_u64().unwrap_or(0);
         rows.add([
             text(&device["name"]),
             text(&device["product_name"]),
-            size::show(blocks.saturating_mul(block_size)),
-            block_size.to_string(),
+            size::show(bytes(device)),
+            text(&device["block_size"]),
             text(&device["claimed_by"]),
         ]);
     }
     Ok(Report::table(all, rows, "there are no devices; create one with `sledge device create`"))
+}
+
+/// A device's size.
+pub(super) fn bytes(device: &Value) -> u64 {
+    let number = |name: &str| device[name].as_u64().unwrap_or(0);
+    number("num_blocks").saturating_mul(number("block_size"))
+}
+
+/// Unit of sizes in `bdev_null_resize`.
+const MIB: u64 = 1 << 20;
+
+fn resize(client: &mut Client, name: &str, size: u64) -> Result<Report, Failure> {
+    if !size.is_multiple_of(MIB) {
+        return Err(Failure::Usage(format!("the new size, {size} bytes, is not a multiple of 1M")));
+    }
+    client.call("bdev_null_resize", json!({"name": name, "new_size": size / MIB}))?;
+    with_its_size(client, name)
+}
+
+fn with_its_size(client: &mut Client, name: &str) -> Result<Report, Failure> {
+    let found = client.call("bdev_get_bdevs", json!({"name": name}))?;
+    let device = items(&found).first().cloned().unwrap_or(Value::Null);
+    let said = format!("{name} has {}", size::show(bytes(&device)));
+    Ok(Report::say(device, said))
 }
 
 fn blocks(shape: &Shape) -> Result<u64, Failure> {

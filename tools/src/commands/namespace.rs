@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::device::bytes;
 use super::{given, is_discovery, subsystems};
 use crate::arguments::Namespace;
 use crate::client::{Client, Failure};
@@ -30,7 +31,7 @@ fn list(client: &mut Client, nqn: Option<String>) -> Result<Report, Failure> {
     let devices = client.ask("bdev_get_bdevs")?;
     let size_of = |name: &Value| {
         let device = items(&devices).iter().find(|device| device["name"] == *name)?;
-        Some(size::show(device["num_blocks"].as_u64()?.saturating_mul(device["block_size"].as_u64()?)))
+        Some(size::show(bytes(device)))
     };
     let mut rows = Rows::new(&["SUBSYSTEM", "#NSID", "DEVICE", "#SIZE", "UUID"]);
     let mut found = Vec::new();

@@ -1,7 +1,7 @@
 //! The process from outside: start, management socket, signals, end.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -138,8 +138,12 @@ fn the_service_manager_is_told() {
         .unwrap();
     let told = || {
         let mut bytes = [0; 64];
-        let length = manager.recv(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes[..length]).into_owned()
+        loop {
+            match manager.recv(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => return String::from_utf8_lossy(&bytes[..received.unwrap()]).into_owned(),
+            }
+        }
     };
     assert_eq!(told(), "READY=1");
     let killed =

@@ -1,0 +1,9 @@
+//! Tests of the `sledge` command against a real, running target.
+
+#![allow(clippy::unwrap_used)]
+
+mod alone;
+mod configuration;
+mod hosts;
+mod objects;
+mod support;
