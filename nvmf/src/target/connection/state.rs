@@ -122,12 +122,6 @@ impl State {
         matches!(self, Self::Initializing | Self::Initialized | Self::Live)
     }
 
-    /// Whether the socket is open.
-    #[must_use]
-    pub fn open(self) -> bool {
-        !matches!(self, Self::Draining | Self::Closed)
-    }
-
     /// Whether commands are answered: nothing may follow a C2HTermReq (NVMe/TCP 1.0, 3.4.1).
     #[must_use]
     pub fn answers(self) -> bool {
