@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::syntax::Setting;
 use super::values::{self, ByDirection, Parsed};
-use crate::job::{Distribution, Mode, SizeSplit};
+use crate::job::{Arrivals, Distribution, Mode, SizeSplit};
 
 /// Accepted, and named in a warning: how fio goes about its work, what it logs, hints to the kernel.
 pub const IGNORED: &[&str] = &[
@@ -178,6 +178,7 @@ pub struct Draft {
     pub start_delay: Duration,
     pub rate_iops: ByDirection<u64>,
     pub rate_bytes: ByDirection<u64>,
+    pub arrivals: Arrivals,
     pub think_time: Duration,
     pub fua: bool,
     pub flush_every: Option<u32>,
@@ -217,6 +218,7 @@ impl Default for Draft {
             start_delay: Duration::ZERO,
             rate_iops: [None; 3],
             rate_bytes: [None; 3],
+            arrivals: Arrivals::Even,
             think_time: Duration::ZERO,
             fua: false,
             flush_every: None,
@@ -253,7 +255,7 @@ impl Draft {
             "description" => {}
             "nrfiles" | "nr_files" | "thinktime_blocks" => only(text?, "1")?,
             "zonemode" => only(text?, "none")?,
-            "rate_process" => only(text?, "linear")?,
+            "rate_process" => self.arrivals = arrivals(text?)?,
             "kb_base" => only(text?, "1024")?,
             "name" => self.name = Some(text?.to_owned()),
             "rw" | "readwrite" => self.mode = mode(text?)?,
@@ -347,6 +349,14 @@ fn mode(text: &str) -> Parsed<Mode> {
             ));
         }
     })
+}
+
+fn arrivals(text: &str) -> Parsed<Arrivals> {
+    match text {
+        "linear" => Ok(Arrivals::Even),
+        "poisson" => Ok(Arrivals::Poisson),
+        _ => Err(format!("{text:?} is neither linear nor poisson")),
+    }
 }
 
 fn percent(text: &str) -> Parsed<u8> {

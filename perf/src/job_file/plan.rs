@@ -139,6 +139,7 @@ impl Planner<'_> {
             time: draft.runtime.unwrap_or(NO_LIMIT),
             io_bytes,
             rate_iops,
+            arrivals: draft.arrivals,
             think_time: draft.think_time,
             fua: draft.fua,
             flush_every: draft.flush_every,
