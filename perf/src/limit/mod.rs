@@ -77,7 +77,7 @@ pub fn run(options: &LimitOptions) -> Result<LimitReport, LimitError> {
         yielding,
         seed: 1,
     };
-    let (clients, servers) = connect(options.connections)?;
+    let (clients, servers) = connect(options.connections, options.send_most as usize)?;
     // Each thread owns its ends: when one fails, the other finds its connections closed and ends too.
     let (client, server) = std::thread::scope(|scope| {
         let shape = &shape;
@@ -101,7 +101,7 @@ pub fn run(options: &LimitOptions) -> Result<LimitReport, LimitError> {
 }
 
 /// Both ends of so many connections over loopback.
-fn connect(connections: u16) -> Result<(Vec<Stream>, Vec<Stream>), LimitError> {
+fn connect(connections: u16, send_most: usize) -> Result<(Vec<Stream>, Vec<Stream>), LimitError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let (mut clients, mut servers) = (Vec::new(), Vec::new());
@@ -112,11 +112,11 @@ fn connect(connections: u16) -> Result<(Vec<Stream>, Vec<Stream>), LimitError> {
             let (server, peer) = listener.accept()?;
             // Whoever else found the port is none of ours.
             if peer == own {
-                servers.push(Stream::new(server)?);
+                servers.push(Stream::new(server, send_most)?);
                 break;
             }
         }
-        clients.push(Stream::new(client)?);
+        clients.push(Stream::new(client, send_most)?);
     }
     Ok((clients, servers))
 }

@@ -59,6 +59,10 @@ pub struct LimitOptions {
     /// Bytes that one receive takes at most.
     #[arg(long, default_value = "256k", value_parser = parse_size)]
     pub receive_buffer: u64,
+    /// Bytes that are sent at most before receiving again. More would leave the processor's cache before the other
+    /// end reads it.
+    #[arg(long, default_value = "768k", value_parser = parse_size)]
+    pub send_most: u64,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,

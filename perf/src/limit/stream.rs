@@ -36,18 +36,19 @@ pub struct Stream {
     socket: TcpStream,
     scanner: Scanner,
     due: Due,
+    send_most: usize,
 }
 
 impl Stream {
-    /// One end.
+    /// One end, which offers the socket at most so many bytes (rounded up to whole PDUs) before it receives again.
     ///
     /// # Errors
     /// When the socket doesn't take its options.
-    pub fn new(socket: TcpStream) -> io::Result<Self> {
+    pub fn new(socket: TcpStream, send_most: usize) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let due = Due { runs: VecDeque::with_capacity(64), gone: 0 };
-        Ok(Self { socket, scanner: Scanner::default(), due })
+        Ok(Self { socket, scanner: Scanner::default(), due, send_most })
     }
 
     /// Receives once and calls `ended` for each PDU that is complete now, with what is to be sent in answer. False
@@ -84,7 +85,7 @@ impl Stream {
         &mut self.due
     }
 
-    /// Sends all that is due, or as much as the socket takes, in as few calls as possible.
+    /// Sends all that is due, or as much as the socket takes or is offered at once, in as few calls as possible.
     ///
     /// # Errors
     /// When the connection failed.
@@ -96,7 +97,7 @@ impl Stream {
     ) -> Result<(), LimitError> {
         while !self.due.runs.is_empty() {
             slices.clear();
-            let offered = self.due.slices(shape, slices);
+            let offered = self.due.slices(self.send_most, shape, slices);
             calls.sends += 1;
             let sent = match self.socket.write_vectored(slices) {
                 Ok(sent) => sent,
@@ -104,7 +105,7 @@ impl Stream {
                 Err(error) => return Err(error.into()),
             };
             self.due.sent(shape, sent);
-            if sent < offered {
+            if sent < offered || offered >= self.send_most {
                 break;
             }
         }
@@ -122,15 +123,16 @@ impl Due {
         }
     }
 
-    /// Appends as many slices as one call takes; returns their bytes.
-    fn slices<'a>(&self, shape: &'a Shape, slices: &mut Vec<IoSlice<'a>>) -> usize {
+    /// Appends as many slices as one call takes, up to `most` bytes and the rest of that PDU; returns their bytes.
+    fn slices<'a>(&self, most: usize, shape: &'a Shape, slices: &mut Vec<IoSlice<'a>>) -> usize {
         let mut bytes = 0;
         let mut skip = self.gone;
         for (kind, count) in &self.runs {
-            if slices.len() + 2 > MAX_SLICES {
+            if slices.len() + 2 > MAX_SLICES || bytes >= most {
                 break;
             }
-            bytes += shape.slices(*kind, *count, skip, slices, MAX_SLICES);
+            let count = (*count).min((most - bytes).div_ceil(shape.length(*kind)));
+            bytes += shape.slices(*kind, count, skip, slices, MAX_SLICES);
             skip = 0;
         }
         bytes
