@@ -102,6 +102,7 @@ fn a_side_that_fails_is_named() {
         assert!(output.stdout.is_empty());
     };
     fails(&["limit", target, "--server-core", "any", "--cores", "any"], "for the limit only");
+    fails(&["limit", "limit", "--rw", "trim"], "deallocation moves no data");
     fails(&["limit", "limit", "--start-a", "true"], "needs no command");
     fails(&["limit", "limit", "--cores", "0,1"], "asks on one core");
     fails(&["limit", "limit", "--cores", "900"], "A in round 1: core 900 is not available");

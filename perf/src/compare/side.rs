@@ -142,23 +142,13 @@ fn host_arguments(target: &Target, load: &Load, options: &CompareOptions) -> Res
     let HostCores::List(cores) = &options.cores else {
         return Err(SideError::Options("--cores any is for the limit only".into()));
     };
-    let Target::NvmeTcp(target) = target else {
-        return Err(SideError::Options("files can't be compared yet".into()));
-    };
     let mut words: Vec<String> = ["run", "--json"].map(str::to_owned).into();
     let mut put = |name: &str, value: String| words.extend([format!("--{name}"), value]);
-    put("traddr", target.traddr.to_string());
-    put("trsvcid", target.trsvcid.to_string());
-    put("nqn", target.nqn.clone());
-    put("nsid", target.nsid.to_string());
+    put("target", target.to_string());
     put("cores", cores.to_string());
-    if let Some(nqn) = &target.hostnqn {
-        put("hostnqn", nqn.clone());
-    }
     if let Some(queues) = load.queues {
         put("queues", queues.to_string());
     }
-    digests(&mut words, target.header_digest, target.data_digest);
     if load.wait != Some(Wait::Adaptive) {
         words.push("--busy".into());
     }

@@ -59,6 +59,9 @@ pub fn run(options: &LimitOptions) -> Result<LimitReport, LimitError> {
             return Err(LimitError::Options(format!("{name} {bytes} is over 16m")));
         }
     }
+    if options.rw.trims() {
+        return Err(LimitError::Options("deallocation moves no data: it has no limit here".into()));
+    }
     let shape = Shape::new(Load {
         bytes: options.bs as usize,
         in_capsule: options.in_capsule as usize,
