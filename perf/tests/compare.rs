@@ -1,9 +1,12 @@
 //! `limit` and `compare` as commands: what they print, and how they end.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::{NQN, start};
 
 fn perf(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sledge-perf")).args(words).output().unwrap()
@@ -86,6 +89,35 @@ fn bounds_decide_the_exit_status() {
     assert_eq!(report["bounds"][0]["met"], false);
     assert_eq!(report["bounds"][1]["met"], true);
     assert_eq!(String::from_utf8_lossy(&missed.stderr), "sledge-perf: a bound is not met\n");
+}
+
+// Without it a turn could fail to understand what `run` prints, or leave out what its side was given.
+#[test]
+fn targets_and_files_are_compared() {
+    let (reactors, address) = start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("disk");
+    std::fs::write(&file, vec![0; 1 << 20]).unwrap();
+    let file = file.to_str().unwrap();
+    let target = format!("nvme-tcp://{address}/{NQN}?nsid=1&hdgst&ddgst");
+    let quick = "--cores 0 --rounds 2 --round-time 0.02 --ramp 0 --warm-up 0 --json --wait adaptive";
+    let quick: Vec<&str> = quick.split(' ').chain(["--run-options", "--seed 5 --size 512k"]).collect();
+    let cases: [(&str, &str, &[&str]); 3] = [
+        (&target, "limit", &["--rw", "randrw", "--queues", "2"]),
+        (&target, file, &["--bs", "8k"]),
+        // The file is there, so what is started counts as ready at once.
+        (file, file, &["--iodepth", "4", "--start-a", "sleep 60"]),
+    ];
+    for (a, b, more) in cases {
+        let output = perf(&[&["compare", a, b], quick.as_slice(), more].concat());
+        assert!(output.status.success(), "{a} {b}: {}", String::from_utf8_lossy(&output.stderr));
+        let report = json(&output);
+        assert_eq!(report["rounds"].as_array().unwrap().len(), 2);
+        for metric in report["metrics"].as_array().unwrap() {
+            assert!(metric["a"].as_f64().unwrap() > 0.0 && metric["b"].as_f64().unwrap() > 0.0, "{metric}");
+        }
+    }
+    reactors.stop();
 }
 
 // Without it a comparison could go on with one side missing, or leave people without the reason.
