@@ -190,7 +190,8 @@ impl Load {
         while let Some((token, mut data)) = lane.idle.pop() {
             let next = match (self.stage, self.budget) {
                 (Stage::ReadBack, _) => lane.next_read_back(at, self.most_blocks),
-                (Stage::Measure, Some(0)) => None,
+                // The last writes are flushed too.
+                (Stage::Measure, Some(0)) if lane.until_flush != Some(0) => None,
                 _ => lane.next(at),
             };
             let Some(due) = next else {

@@ -26,6 +26,10 @@ mod series;
 mod waker;
 mod worker;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 pub use cpu::process_behind;
 // What the progress line shows of jobs.
 #[allow(unused_imports)]
