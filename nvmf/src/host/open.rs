@@ -6,7 +6,9 @@ use super::payload::Payload;
 use super::queue::{Queue, QueueOptions, QueueState, Submission};
 use super::slot::Direction;
 use super::wait::within;
-use sledge_nvme::fabrics::{ConnectAttributes, ConnectCommand, ConnectData, ConnectResponse, InvalidParameter};
+use sledge_nvme::fabrics::{
+    ConnectAttributes, ConnectCommand, ConnectData, ConnectResponse, InvalidParameter,
+};
 use sledge_nvme::{Command, Completion, Status};
 use sledge_reactor::net::TcpStream;
 use zerocopy::IntoBytes;

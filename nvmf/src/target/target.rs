@@ -296,8 +296,8 @@ impl Target {
             let _ = self.stop_listening(address).await;
         }
         let key = self.inner.directory.key;
-        for reactor in self.inner.directory.reactors.iter() {
-            let ended = reactor.spawn(move || async move {
+        let drain = |reactor: &Handle| {
+            reactor.spawn(move || async move {
                 let Some(group) = key.get() else { return };
                 let deadline = now() + timeout;
                 let drained = async || {
@@ -314,7 +314,11 @@ impl Target {
                 if left > 0 {
                     tracing::warn!(commands = left, "stopped with commands still at their devices");
                 }
-            });
+            })
+        };
+        // All at once: what hangs on one reactor does not take the time of the others.
+        let draining: Vec<_> = self.inner.directory.reactors.iter().map(drain).collect();
+        for ended in draining {
             let _ = ended.await;
         }
     }

@@ -5,6 +5,7 @@
 //! be there and not serve. Called by `main`.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,7 +51,8 @@ pub fn report(ended: Result<(), Failure>) -> i32 {
     match ended {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("{failure}");
+            // Nobody may read it any more.
+            let _ = writeln!(std::io::stderr(), "{failure}");
             1
         }
     }
@@ -190,6 +192,7 @@ async fn end_of_a_reactor(reactors: &[Handle]) -> u32 {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -197,6 +200,8 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            // The terminal is closed under a target that was started from it.
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
@@ -204,6 +209,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hang_up.recv() => "SIGHUP",
         }
     }
 }

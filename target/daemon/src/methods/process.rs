@@ -54,16 +54,17 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 
 pub(super) async fn kill_instance(daemon: Arc<Daemon>, params: Kill) -> Result<Value, RpcError> {
     match params.sig_name.trim_start_matches("SIG") {
-        "INT" | "TERM" | "QUIT" => daemon.stop(),
+        "INT" | "TERM" | "QUIT" | "HUP" => daemon.stop(),
         "KILL" => {
             tokio::spawn(async {
                 tokio::time::sleep(LAST_WORDS).await;
                 std::process::abort();
             });
         }
-        "HUP" | "USR1" => {} // a process that has nothing to do at these lets them pass
+        "USR1" => {} // makes SPDK print its traces, of which there are none here
         _ => {
-            let reason = format!("{:?} is not SIGINT, SIGTERM, SIGQUIT or SIGKILL", params.sig_name);
+            let reason =
+                format!("{:?} is not SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGKILL or SIGUSR1", params.sig_name);
             return Err(RpcError::invalid_param("sig_name", reason));
         }
     }

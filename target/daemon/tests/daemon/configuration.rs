@@ -213,3 +213,22 @@ fn a_configuration_that_fails_leaves_nothing() {
     calls.pop();
     target.call("load_subsystem_config", json!({"subsystem": "any", "config": calls})).unwrap();
 }
+
+// Without it: the configuration that a person copies from the documentation might not start.
+#[test]
+fn the_documented_configuration_starts() {
+    let page = include_str!("../../../../docs/operation.md");
+    let begin = page.find("    {\"subsystems\": [").unwrap();
+    let end = begin + page[begin..].find("\n    ]}\n").unwrap() + "\n    ]}".len();
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port().to_string();
+    let text = page[begin..end]
+        .replace("/var/lib/sledge", folder.path().to_str().unwrap())
+        .replace("192.0.2.1", "127.0.0.1")
+        .replace("4420", &port);
+    fs::write(folder.path().join("target.json"), text).unwrap();
+    let mut target = Target::start_in(folder, &["-c", "target.json"]);
+    let subsystems = target.call("nvmf_get_subsystems", json!({})).unwrap();
+    assert_eq!(subsystems[1]["namespaces"][0]["bdev_name"], "disk");
+    assert_eq!(subsystems[1]["listen_addresses"][0]["trsvcid"], json!(port));
+}

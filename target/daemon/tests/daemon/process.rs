@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Stdio;
 
-use crate::support::{Target, free_port, program};
+use crate::support::{PATIENCE, Target, free_port, kill, program, wait_for_end};
 use serde_json::{Value, json};
 
 // Without it: the first command of a newcomer might not serve a disk, or lose it at the next start.
@@ -124,31 +124,52 @@ fn a_failed_start_is_one_line() {
     assert!(failed(&["--empty", "-r", socket.to_str().unwrap()]).contains("another target"));
 }
 
+/// What the service manager is told next.
+fn told(manager: &UnixDatagram) -> String {
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut bytes = [0; 64];
+    loop {
+        match manager.recv(&mut bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => return String::from_utf8_lossy(&bytes[..received.unwrap()]).into_owned(),
+        }
+    }
+}
+
+// Without it: a target whose log is read by nobody any more (`sledge-target | head`), or whose terminal is closed,
+// would die with I/O in flight.
+#[test]
+fn a_closed_terminal_ends_it_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut process = program(folder.path())
+        .args(["--listen", &format!("127.0.0.1:{}", free_port()), "--log-level", "DEBUG"])
+        .env("NOTIFY_SOCKET", folder.path().join("notify"))
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    assert_eq!(told(&manager), "READY=1");
+    kill("HUP", &process);
+    assert_eq!(told(&manager), "STOPPING=1");
+    assert_eq!(wait_for_end(&mut process).code(), Some(0));
+}
+
 // Without it: a service manager would not learn that the target is up, or kill it while it drains.
 #[test]
 fn the_service_manager_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-    manager.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
     let mut process = program(folder.path())
         .arg("--empty")
         .env("NOTIFY_SOCKET", folder.path().join("notify"))
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let told = || {
-        let mut bytes = [0; 64];
-        loop {
-            match manager.recv(&mut bytes) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                received => return String::from_utf8_lossy(&bytes[..received.unwrap()]).into_owned(),
-            }
-        }
-    };
-    assert_eq!(told(), "READY=1");
-    let killed =
-        std::process::Command::new("sh").args(["-c", &format!("kill -INT {}", process.id())]).status();
-    assert!(killed.unwrap().success());
-    assert_eq!(told(), "STOPPING=1");
-    assert_eq!(process.wait().unwrap().code(), Some(0));
+    assert_eq!(told(&manager), "READY=1");
+    kill("INT", &process);
+    assert_eq!(told(&manager), "STOPPING=1");
+    assert_eq!(wait_for_end(&mut process).code(), Some(0));
 }

@@ -41,6 +41,12 @@ pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// Sends a process a signal.
+pub fn kill(signal: &str, process: &Child) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {}", process.id())]).status();
+    assert!(sent.unwrap().success());
+}
+
 /// Waits for the end of a process.
 pub fn wait_for_end(process: &mut Child) -> ExitStatus {
     let mut status = None;
@@ -113,9 +119,7 @@ impl Target {
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let sent =
-            Command::new("sh").args(["-c", &format!("kill -{name} {}", self.process.id())]).status().unwrap();
-        assert!(sent.success());
+        kill(name, &self.process);
     }
 
     /// Waits for the end.
