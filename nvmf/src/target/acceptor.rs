@@ -16,14 +16,40 @@ use super::group::Directory;
 /// Pause after a failed accept, which mostly means that the process is out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds `address` on the current reactor and starts to accept.
-///
-/// # Errors
-/// The system's, when the address can't be bound.
-pub(crate) fn listen(address: SocketAddr, directory: Directory) -> io::Result<JoinHandle<()>> {
-    let listener = TcpListener::bind(address)?;
-    tracing::info!(%address, "listening");
-    Ok(spawn_local(accept(listener, address, directory)))
+/// A listening socket on the current reactor.
+pub(crate) enum Listening {
+    /// Bound: connections wait in its backlog.
+    Bound(TcpListener),
+    /// Accepting, in a task.
+    Accepting(JoinHandle<()>),
+}
+
+impl Listening {
+    /// Binds `address`.
+    ///
+    /// # Errors
+    /// The system's, when the address can't be bound.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self::Bound(TcpListener::bind(address)?))
+    }
+
+    /// Starts to accept, if it does not yet.
+    pub fn accept(self, address: SocketAddr, directory: Directory) -> Self {
+        match self {
+            Self::Bound(listener) => {
+                tracing::info!(%address, "listening");
+                Self::Accepting(spawn_local(accept(listener, address, directory)))
+            }
+            accepting @ Self::Accepting(_) => accepting,
+        }
+    }
+
+    /// Closes the socket.
+    pub fn close(self) {
+        if let Self::Accepting(task) = self {
+            task.abort();
+        }
+    }
 }
 
 async fn accept(listener: TcpListener, address: SocketAddr, directory: Directory) {

@@ -18,7 +18,7 @@ use sledge_reactor::message::Handle;
 use sledge_reactor::task::{JoinHandle, spawn_local};
 use sledge_reactor::time::{now, sleep};
 
-use super::acceptor;
+use super::acceptor::Listening;
 use super::definition::TargetDefinition;
 use super::group::{Directory, GroupPoller, PollGroup};
 use super::reports::{ConnectionReport, ControllerReport};
@@ -80,8 +80,8 @@ impl From<sledge_reactor::message::ReactorGone> for TargetError {
 
 /// What a reactor keeps of a target besides its group.
 struct Resident {
-    /// Accepting tasks of the listeners on this reactor.
-    listeners: RefCell<BTreeMap<SocketAddr, JoinHandle<()>>>,
+    /// The listeners on this reactor.
+    listeners: RefCell<BTreeMap<SocketAddr, Listening>>,
     _poller: sledge_reactor::poller::PollerHandle,
     _ticks: JoinHandle<()>,
 }
@@ -150,6 +150,8 @@ impl Target {
             return Err(error);
         }
         self.commit(&after).await?;
+        // Not before: a host that is told once that there is no such subsystem does not come back.
+        self.accept().await?;
         self.close_listeners(&before, &after).await?;
         *self.inner.definition.lock().unwrap_or_else(PoisonError::into_inner) = after;
         self.wait_for_retired().await
@@ -175,11 +177,11 @@ impl Target {
             if old.contains_key(&address) {
                 continue;
             }
-            let (residents, directory) = (self.inner.residents, self.inner.directory.clone());
+            let residents = self.inner.residents;
             let listening = self.listening_reactor(address).spawn(move || async move {
-                let accepting = acceptor::listen(address, directory)?;
+                let bound = Listening::bind(address)?;
                 if let Some(resident) = residents.get() {
-                    resident.listeners.borrow_mut().insert(address, accepting);
+                    resident.listeners.borrow_mut().insert(address, bound);
                 }
                 Ok(())
             });
@@ -199,6 +201,24 @@ impl Target {
                     }
                 })
                 .await?;
+        }
+        Ok(())
+    }
+
+    /// Accepts connections on every socket that is bound.
+    async fn accept(&self) -> Result<(), TargetError> {
+        for reactor in self.inner.directory.reactors.iter() {
+            let (residents, directory) = (self.inner.residents, self.inner.directory.clone());
+            let accept = reactor.spawn(move || async move {
+                let Some(resident) = residents.get() else { return };
+                let mut listeners = resident.listeners.borrow_mut();
+                let bound = std::mem::take(&mut *listeners);
+                let accepting = |(address, bound): (SocketAddr, Listening)| {
+                    (address, bound.accept(address, directory.clone()))
+                };
+                *listeners = bound.into_iter().map(accepting).collect();
+            });
+            accept.await?;
         }
         Ok(())
     }
@@ -231,9 +251,9 @@ impl Target {
     async fn stop_listening(&self, address: SocketAddr) -> Result<(), TargetError> {
         let residents = self.inner.residents;
         let stop = self.listening_reactor(address).spawn(move || async move {
-            let task = residents.get().and_then(|resident| resident.listeners.borrow_mut().remove(&address));
-            if let Some(task) = task {
-                task.abort();
+            let gone = residents.get().and_then(|resident| resident.listeners.borrow_mut().remove(&address));
+            if let Some(listening) = gone {
+                listening.close();
             }
         });
         Ok(stop.await?)

@@ -12,7 +12,7 @@ use sledge_nvme::fabrics::Nqn;
 use sledge_nvmf::host::{ConnectOptions, Controller, HostIdentity, QueuePair};
 use sledge_nvmf::target::{ListenerDefinition, SubsystemDefinition, Target, TargetDefinition};
 use sledge_reactor::sim::{SimulationConfig, for_seeds};
-use sledge_reactor::{sleep, spawn_local};
+use sledge_reactor::{TcpStream, sleep, spawn_local};
 use uuid::Uuid;
 
 use crate::losses::{eager, path_lost};
@@ -278,4 +278,42 @@ fn a_queue_comes_the_way_of_its_controller() {
     };
     world.simulation.block_on(world.host_node, host).unwrap();
     world.expect_target_is_empty(2);
+}
+
+// Without this a host that reconnects while a target starts could be told for good that there is no such subsystem.
+#[test]
+fn who_can_connect_finds_the_subsystem() {
+    for_seeds(60, |seed| {
+        let mut world = World::new(seed, SimulationConfig::default(), 1 + seed as usize % 3, 1);
+        let address = world.address();
+        let mut definition = world.definition(vec![malloc("disk", BLOCKS, 512)]);
+        // Binding all of them takes a while.
+        let addresses: Vec<_> =
+            (0..100).map(|at| std::net::SocketAddr::new(address.ip(), address.port() + at)).collect();
+        let one = Arc::make_mut(definition.subsystems.get_mut(NQN).unwrap());
+        let listener = |address| ListenerDefinition { address, ana_states: Default::default() };
+        one.listeners = addresses.iter().copied().map(listener).collect();
+        let connected = Rc::new(Cell::new(0));
+        for address in addresses.into_iter().take(8) {
+            let connected = connected.clone();
+            world.simulation.spawn(world.host_node, || async move {
+                let mut draw = Draw::new(sledge_reactor::random_u64(), 1);
+                let stream = loop {
+                    match TcpStream::connect(address).await {
+                        Ok(stream) => break stream,
+                        Err(_) => sleep(Duration::from_micros(draw.below(20))).await,
+                    }
+                };
+                let mut admin = RawQueue::over(stream, false, false).await;
+                if let Err(status) = admin.connect(0, 0xffff, 77, 0).await {
+                    panic!("the first Connect is refused: {status}");
+                }
+                connected.set(connected.get() + 1);
+            });
+        }
+        world.simulation.run_for(Duration::from_millis(1));
+        world.apply(definition);
+        world.simulation.run_until(|| connected.get() == 8).unwrap();
+        world.expect_target_is_empty(100);
+    });
 }

@@ -96,7 +96,11 @@ pub enum Arrived {
 impl RawQueue {
     /// TCP and ICReq.
     pub async fn initialize(address: SocketAddr, header_digest: bool, data_digest: bool) -> RawQueue {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap(), header_digest, data_digest).await
+    }
+
+    /// ICReq.
+    pub async fn over(stream: TcpStream, header_digest: bool, data_digest: bool) -> RawQueue {
         let mut bytes = [0; MAX_ENCODED_BYTES];
         let request =
             InitializeRequest { data_alignment: 0, header_digest, data_digest, max_ready_to_transfer: 0 };
