@@ -10,14 +10,16 @@ use sledge_nvme::command::{DatasetRange, Fuse};
 use sledge_nvme::fabrics::{ConnectAttributes, ConnectCommand, ConnectData};
 use sledge_nvme::sgl::Descriptor;
 use sledge_nvme::{Command, Completion, Status};
+use sledge_nvmf::digest::digest;
+use sledge_nvmf::pdu::InitializeRequest;
 use sledge_nvmf::target::{TargetDefinition, TransportOptions};
 use sledge_reactor::sim::SimulationConfig;
-use sledge_reactor::sleep;
+use sledge_reactor::{TcpStream, sleep};
 use uuid::Uuid;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use crate::support::raw::{Arrived, RawQueue, read_to_end, write_all};
+use crate::support::raw::{Arrived, PLAIN, RawQueue, read_pdu, read_to_end, write_all};
 use crate::support::{World, malloc, options};
 
 /// Runs one host against a disk of 1,024 blocks of 512 bytes, as namespace 1; then nothing may be left.
@@ -321,4 +323,37 @@ fn a_log_page_may_be_read_in_pieces_of_any_size_that_mdts_allows() {
     };
     world.simulation.block_on(world.host_node, host).unwrap();
     world.expect_target_is_empty(1);
+}
+
+// Without this a host that needs its data aligned (HPDA) could not take it, or take padding for data.
+#[test]
+fn data_starts_where_the_host_wants_it() {
+    for (data_alignment, header_digest, data_digest) in
+        [(0, false, false), (0, true, true), (3, false, true), (7, true, false), (31, true, true)]
+    {
+        with_a_disk(move |address| async move {
+            let (_admin, cntlid) = RawQueue::admin(address, 77, 0).await;
+            let request = InitializeRequest { data_alignment, header_digest, data_digest, ..PLAIN };
+            let stream = TcpStream::connect(address).await.unwrap();
+            let mut io = RawQueue::over(stream, request).await;
+            io.connect(1, cntlid, 77, 0).await.unwrap();
+            let mut write = Command::write(1, 0, 2);
+            write.dptr = Descriptor::in_capsule(0, 1024);
+            let data: Vec<u8> = (0..1024).map(|at| (at % 251) as u8).collect();
+            assert!(io.execute(write, &data).await.status().is_success());
+            let mut read = Command::read(1, 0, 2);
+            read.dptr = Descriptor::transport(1024);
+            io.send(read, &[]).await;
+            let pdu = read_pdu(&io.stream).await.unwrap();
+            let start = usize::from(pdu[3]);
+            let digest_bytes = |used| if used { 4 } else { 0 };
+            let unit = 4 * (usize::from(data_alignment) + 1);
+            assert_eq!(start, (24_usize + digest_bytes(header_digest)).next_multiple_of(unit));
+            assert_eq!(pdu[start..start + 1024], data);
+            assert_eq!(pdu.len(), start + 1024 + digest_bytes(data_digest));
+            if data_digest {
+                assert_eq!(pdu[start + 1024..], digest(&data).to_le_bytes());
+            }
+        });
+    }
 }

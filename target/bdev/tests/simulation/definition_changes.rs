@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::losses::{eager, path_lost};
 use crate::support::model::{Draw, Tolerates, Worker};
 use crate::support::queue::Queue;
-use crate::support::raw::RawQueue;
+use crate::support::raw::{PLAIN, RawQueue};
 use crate::support::{NQN, World, malloc, namespace, start_target, subsystem};
 
 const BLOCKS: u64 = 200;
@@ -304,7 +304,7 @@ fn who_can_connect_finds_the_subsystem() {
                         Err(_) => sleep(Duration::from_micros(draw.below(20))).await,
                     }
                 };
-                let mut admin = RawQueue::over(stream, false, false).await;
+                let mut admin = RawQueue::over(stream, PLAIN).await;
                 if let Err(status) = admin.connect(0, 0xffff, 77, 0).await {
                     panic!("the first Connect is refused: {status}");
                 }

@@ -9,4 +9,5 @@ mod definition_changes;
 mod losses;
 mod malformed;
 mod random_io;
+mod refusals;
 mod support;

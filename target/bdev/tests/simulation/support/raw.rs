@@ -67,6 +67,14 @@ pub async fn read_to_end(stream: &TcpStream) -> Vec<u8> {
     all
 }
 
+/// Asks for nothing.
+pub const PLAIN: InitializeRequest = InitializeRequest {
+    data_alignment: 0,
+    header_digest: false,
+    data_digest: false,
+    max_ready_to_transfer: 0,
+};
+
 /// A queue by hand: whole PDUs out, whole PDUs in.
 pub struct RawQueue {
     pub stream: TcpStream,
@@ -96,18 +104,18 @@ pub enum Arrived {
 impl RawQueue {
     /// TCP and ICReq.
     pub async fn initialize(address: SocketAddr, header_digest: bool, data_digest: bool) -> RawQueue {
-        Self::over(TcpStream::connect(address).await.unwrap(), header_digest, data_digest).await
+        let request = InitializeRequest { header_digest, data_digest, ..PLAIN };
+        Self::over(TcpStream::connect(address).await.unwrap(), request).await
     }
 
     /// ICReq.
-    pub async fn over(stream: TcpStream, header_digest: bool, data_digest: bool) -> RawQueue {
+    pub async fn over(stream: TcpStream, request: InitializeRequest) -> RawQueue {
         let mut bytes = [0; MAX_ENCODED_BYTES];
-        let request =
-            InitializeRequest { data_alignment: 0, header_digest, data_digest, max_ready_to_transfer: 0 };
         let length = encode_initialize_request(&mut bytes, &request);
         write_all(&stream, &bytes[..length]).await.unwrap();
         let response = read_pdu(&stream).await.unwrap();
         assert_eq!((response[0], response.len()), (1, 128), "ICResp");
+        let InitializeRequest { header_digest, data_digest, .. } = request;
         RawQueue { stream, framing: Framing { header_digest, data_digest, alignment: 0 }, next_cid: 0 }
     }
 
