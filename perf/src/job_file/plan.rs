@@ -107,6 +107,15 @@ impl Planner<'_> {
             ),
             (size, _) => size,
         };
+        if draft.verify
+            && draft.numjobs > 1
+            && (draft.filename.is_some() || self.defaults.target.is_some())
+            && size.is_none_or(|size| draft.offset_increment < size)
+        {
+            return Err(
+                "copies that verify what they write need an offset_increment of at least their size".into()
+            );
+        }
         let io_bytes = self.io_bytes(section, name, draft, size, [&read_sizes, &write_sizes], copy)?;
         let cores = match &draft.cores {
             Some(cores) => cores[usize::from(copy) % cores.len()],

@@ -227,6 +227,7 @@ fn what_cannot_be_done_names_file_line_and_option() {
         ("[a]\ntime_based\nsize=1m", "job.fio:1: job \"a\": time_based needs a runtime"),
         ("[a]\nsize=4k\nfilename=/tmp/a:/tmp/b", "job.fio:1: job \"a\": \"/tmp/a:/tmp/b\" is a list"),
         ("[a]\nsize=4k\nrate_iops=5\nthinktime=5", "a rate and thinktime don't go together"),
+        ("[a]\nsize=4k\nfilename=x\nrw=write\nverify=md5\nnumjobs=2", "need an offset_increment"),
         ("[a]\nfilename=nvme-tcp://x/y\nsize=4k", "job \"a\": \"x\" is not ADDRESS"),
         ("[a]\nfilename=nvme-tcp://127.0.0.1/nqn.2016-06.io.spdk:c", "nothing ends it"),
         ("[a]\nfilename=/nobody/nothing", "without a size, /nobody/nothing has to be there"),

@@ -1,9 +1,9 @@
 //! The report in the shape of `fio --output-format=json`, version 3, for tools that read that.
 //!
-//! Keys, nesting, units and types are fio's. What is not measured here is there with a zero: submission latency (`slat_ns`;
-//! all latency is completion latency), batch sizes, context switches and page faults, `sys_cpu` (`usr_cpu` has all
-//! processor time of the reactors, shared out evenly among the jobs of a group), latencies of flushes, and
-//! `disk_util` is empty. Options that a job file gave in `[global]` are in `job options`, where fio's tools look first.
+//! Keys, nesting, units and types are fio's. What is not measured here is there with a zero: submission latency
+//! (`slat_ns`; all latency is completion latency), batch sizes, context switches and page faults, `sys_cpu` (`usr_cpu`
+//! has all processor time of the reactors, shared out evenly among the jobs of a group), and `disk_util` is empty.
+//! Options that a job file gave in `[global]` are in `job options`, where fio's tools look first.
 
 use serde_json::{Map, Value, json};
 
@@ -67,7 +67,7 @@ fn job_json(job: &JobSummary, group: &Group, jobs: usize) -> Value {
         let (mine, all) = (&job.sums.directions[index], &group.sums.directions[index]);
         put(name, direction(mine, all, index, used, &results.seconds));
     }
-    put("sync", json!({ "total_ios": 0, "lat_ns": latency(None, false) }));
+    put("sync", sync(&job.sums.flushes));
     put("job_runtime", json!(milliseconds(elapsed)));
     let cpu = group.host_cpu.map_or(0.0, |cpu| cpu.as_secs_f64()) / jobs.max(1) as f64;
     put("usr_cpu", json!(if elapsed > 0.0 { cpu / elapsed * 100.0 } else { 0.0 }));
@@ -88,6 +88,10 @@ fn job_json(job: &JobSummary, group: &Group, jobs: usize) -> Value {
     put("latency_percentile", json!(100.0));
     put("latency_window", json!(0));
     Value::Object(object)
+}
+
+fn sync(flushes: &Rates) -> Value {
+    json!({ "total_ios": flushes.ios, "lat_ns": latency(flushes.latency.as_ref(), true) })
 }
 
 fn milliseconds(seconds: f64) -> u64 {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::options;
 use super::summary::{Group, JobSummary, Latency, Rates, Report, Sums};
-use crate::job::{Distribution, Job, SizeSplit};
+use crate::job::{Arrivals, Distribution, Job, SizeSplit};
 use crate::results::Second;
 
 /// Number of the schema.
@@ -24,6 +24,7 @@ pub fn render(report: &Report) -> String {
         errors: report.errors(),
         first_error: report.jobs.iter().find_map(|job| job.results.first_error.as_deref()),
         verified: report.verified(),
+        backlog: report.backlog(),
         sums: sums(&report.overall, false),
         groups: report.groups.iter().map(group).collect(),
         jobs: report.jobs.iter().map(job).collect(),
@@ -42,6 +43,7 @@ struct Document<'a> {
     errors: u64,
     first_error: Option<&'a str>,
     verified: u64,
+    backlog: u64,
     #[serde(flatten)]
     sums: SumsJson,
     groups: Vec<GroupJson>,
@@ -57,6 +59,8 @@ struct SumsJson {
     write: Option<RatesJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trim: Option<RatesJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flush: Option<RatesJson>,
     total: RatesJson,
 }
 
@@ -114,6 +118,7 @@ struct JobJson<'a> {
     errors: u64,
     first_error: Option<&'a str>,
     verified: u64,
+    backlog: u64,
     #[serde(flatten)]
     sums: SumsJson,
     seconds: Vec<SecondJson>,
@@ -138,6 +143,7 @@ struct OptionsJson {
     ramp_s: f64,
     time_s: f64,
     rate_iops: Option<f64>,
+    arrivals: &'static str,
     think_time_us: f64,
     fua: bool,
     flush_every: Option<u32>,
@@ -168,7 +174,8 @@ struct SecondJson {
 fn sums(sums: &Sums, with_histogram: bool) -> SumsJson {
     let [read, write, trim] =
         sums.directions.each_ref().map(|one| (one.ios > 0).then(|| rates(one, with_histogram)));
-    SumsJson { read, write, trim, total: rates(&sums.total, false) }
+    let flush = (sums.flushes.ios > 0).then(|| rates(&sums.flushes, with_histogram));
+    SumsJson { read, write, trim, flush, total: rates(&sums.total, false) }
 }
 
 fn rates(rates: &Rates, with_histogram: bool) -> RatesJson {
@@ -227,6 +234,7 @@ fn job(job: &JobSummary) -> JobJson<'_> {
         errors: job.results.errors,
         first_error: job.results.first_error.as_deref(),
         verified: job.results.verified,
+        backlog: job.results.backlog,
         sums: sums(&job.sums, true),
         seconds: job.results.seconds.iter().map(second).collect(),
     }
@@ -240,7 +248,7 @@ fn asked(job: &Job) -> OptionsJson {
     };
     OptionsJson {
         target: job.target.to_string(),
-        rw: options::mode(job.mode),
+        rw: job.mode.name(),
         read_percent: job.read_percent,
         read_sizes: sizes(&job.read_sizes),
         write_sizes: sizes(&job.write_sizes),
@@ -256,6 +264,10 @@ fn asked(job: &Job) -> OptionsJson {
         ramp_s: job.ramp.as_secs_f64(),
         time_s: job.time.as_secs_f64(),
         rate_iops: job.rate_iops,
+        arrivals: match job.arrivals {
+            Arrivals::Even => "even",
+            Arrivals::Poisson => "poisson",
+        },
         think_time_us: job.think_time.as_secs_f64() * 1e6,
         fua: job.fua,
         flush_every: job.flush_every,

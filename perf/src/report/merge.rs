@@ -26,6 +26,8 @@ fn add(sum: &mut JobResults, job: JobResults) {
     add_direction(&mut sum.reads, &job.reads);
     add_direction(&mut sum.writes, &job.writes);
     add_direction(&mut sum.trims, &job.trims);
+    add_direction(&mut sum.flushes, &job.flushes);
+    sum.backlog += job.backlog;
     sum.elapsed = sum.elapsed.max(job.elapsed);
     sum.errors += job.errors;
     sum.verified += job.verified;

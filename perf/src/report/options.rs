@@ -2,30 +2,11 @@
 
 use std::time::Duration;
 
-use crate::job::{Distribution, Job, Mode, SizeSplit, Target};
-
-/// fio's word for a mode.
-pub fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Read => "read",
-        Mode::Write => "write",
-        Mode::Randread => "randread",
-        Mode::Randwrite => "randwrite",
-        Mode::Rw => "rw",
-        Mode::Randrw => "randrw",
-        Mode::Trim => "trim",
-        Mode::Randtrim => "randtrim",
-    }
-}
+use crate::job::{Arrivals, Distribution, Job, Mode, SizeSplit, Target};
 
 /// Whether a mode both reads and writes.
 pub fn is_mixed(mode: Mode) -> bool {
     matches!(mode, Mode::Rw | Mode::Randrw)
-}
-
-/// Whether a mode's offsets are random.
-pub fn is_random(mode: Mode) -> bool {
-    matches!(mode, Mode::Randread | Mode::Randwrite | Mode::Randrw | Mode::Randtrim)
 }
 
 /// Lanes on all cores.
@@ -58,13 +39,13 @@ pub fn split(sizes: &SizeSplit) -> String {
 
 /// One line that tells people what the job did.
 pub fn line(job: &Job) -> String {
-    let mut words = format!("{} {}", mode(job.mode), sizes_for_people(job));
+    let mut words = format!("{} {}", job.mode.name(), sizes_for_people(job));
     if is_mixed(job.mode) {
         words += &format!(", {} % reads", job.read_percent);
     }
     match job.distribution {
-        Distribution::Zipf(theta) if is_random(job.mode) => words += &format!(", zipf {theta}"),
-        Distribution::Pareto(h) if is_random(job.mode) => words += &format!(", pareto {h}"),
+        Distribution::Zipf(theta) if job.mode.is_random() => words += &format!(", zipf {theta}"),
+        Distribution::Pareto(h) if job.mode.is_random() => words += &format!(", pareto {h}"),
         _ => {}
     }
     words += &format!(", depth {}", job.depth);
@@ -74,7 +55,8 @@ pub fn line(job: &Job) -> String {
     let cores = job.cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     words += &format!(", core{} {cores}", if job.cores.len() == 1 { "" } else { "s" });
     if let Some(rate) = job.rate_iops {
-        words += &format!(", {rate} due each second");
+        let by_chance = if job.arrivals == Arrivals::Poisson { " by chance" } else { "" };
+        words += &format!(", {rate} due each second{by_chance}");
     }
     for (set, word) in [(job.busy, "busy"), (job.verify, "verified"), (job.fua, "FUA")] {
         if set {
@@ -100,7 +82,7 @@ pub fn fio_options(job: &Job) -> Vec<(&'static str, String)> {
         ("name", job.name.clone()),
         ("filename", job.target.to_string()),
         ("ioengine", "sledge".into()),
-        ("rw", mode(job.mode).into()),
+        ("rw", job.mode.name().into()),
         ("iodepth", job.depth.to_string()),
         ("numjobs", lanes(job).to_string()),
         ("runtime", seconds(job.time)),
@@ -133,6 +115,7 @@ pub fn fio_options(job: &Job) -> Vec<(&'static str, String)> {
     put(!job.start_delay.is_zero(), "startdelay", seconds(job.start_delay));
     put(!job.ramp.is_zero(), "ramp_time", seconds(job.ramp));
     put(job.rate_iops.is_some(), "rate_iops", job.rate_iops.unwrap_or(0.0).to_string());
+    put(job.arrivals == Arrivals::Poisson, "rate_process", "poisson".into());
     put(!job.think_time.is_zero(), "thinktime", job.think_time.as_micros().to_string());
     put(job.fua, "sync", "1".into());
     put(job.flush_every.is_some(), "fdatasync", job.flush_every.unwrap_or(0).to_string());

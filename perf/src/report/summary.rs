@@ -71,6 +71,8 @@ pub struct Sums {
     pub directions: [Rates; 3],
     /// All three.
     pub total: Rates,
+    /// Flushes, which move no bytes and are no part of the total.
+    pub flushes: Rates,
 }
 
 /// What one direction did.
@@ -129,6 +131,11 @@ impl Report {
         self.jobs.iter().map(|job| job.results.verified).sum()
     }
 
+    /// I/Os of open loops that were due and had not ended.
+    pub fn backlog(&self) -> u64 {
+        self.jobs.iter().map(|job| job.results.backlog).sum()
+    }
+
     /// I/Os that failed.
     pub fn errors(&self) -> u64 {
         self.jobs.iter().map(|job| job.results.errors).sum()
@@ -174,7 +181,10 @@ impl Sums {
             bytes += moved;
             Rates::new(&latencies, moved, seconds)
         });
-        Self { elapsed, directions, total: Rates::new(&all, bytes, seconds) }
+        let mut flushes = Latencies::new();
+        jobs.for_each(|job| flushes.merge(&job.flushes.latencies));
+        let (total, flushes) = (Rates::new(&all, bytes, seconds), Rates::new(&flushes, 0, seconds));
+        Self { elapsed, directions, total, flushes }
     }
 
     /// The directions that did something, by name.

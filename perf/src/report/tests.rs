@@ -207,6 +207,8 @@ fn fio_shape_has_the_keys_that_tools_read() {
     {
         assert!(at(&json, &format!("/jobs/0/job options/{key}")).is_string(), "{key}");
     }
+    integer("/jobs/0/sync/total_ios");
+    integer("/jobs/0/sync/lat_ns/N");
     assert!(json["disk_util"].is_array() && json["global options"].is_object());
 }
 
@@ -274,6 +276,8 @@ fn nothing_measured_is_reported_too() {
 #[test]
 fn the_text_is_for_people() {
     let mut failed = measured("b");
+    (failed.backlog, failed.flushes) = (33, direction(10));
+    (failed.flushes.bytes, failed.job.rate_iops) = (0, Some(500.0));
     (failed.errors, failed.first_error) = (3, Some("read of block 7 failed".into()));
     let report = Report::new(vec![run(vec![measured("a"), failed])]);
     let text = report.render(Format::Text);
@@ -286,6 +290,9 @@ fn the_text_is_for_people() {
         "p99.999",
         "verified: 6000 I/Os hold what was written",
         "errors: 3; the first: read of block 7 failed",
+        "flushes: 10, p50 5.0 us, p99 10.0 us",
+        "500 due each second",
+        "33 I/Os were due and had not ended when it was over: the target did not keep up",
         "all 2 jobs",
         "processor: host 100.00 us an I/O, 2.0 s; target 50.00 us an I/O, 1.0 s",
     ] {

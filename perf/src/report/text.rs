@@ -39,6 +39,17 @@ fn write_job(text: &mut String, job: &JobSummary) {
     if job.results.verified > 0 {
         line(text, &format!("  verified: {} I/Os hold what was written", job.results.verified));
     }
+    let flushes = &job.sums.flushes;
+    if let Some(latency) = &flushes.latency {
+        let [p50, p99] = [50.0, 99.0].map(|percent| micros(latency.percentile(percent) as f64));
+        line(text, &format!("  flushes: {}, p50 {p50} us, p99 {p99} us", flushes.ios));
+    }
+    if job.results.backlog > 0 {
+        let backlog = job.results.backlog;
+        let kept = backlog <= u64::from(asked.depth) * options::lanes(asked) as u64;
+        let words = if kept { "" } else { ": the target did not keep up" };
+        line(text, &format!("  {backlog} I/Os were due and had not ended when it was over{words}"));
+    }
     if job.results.errors > 0 {
         let first = job.results.first_error.as_deref().unwrap_or("not known");
         line(text, &format!("  errors: {}; the first: {first}", job.results.errors));
