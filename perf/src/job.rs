@@ -206,11 +206,6 @@ impl SizeSplit {
     pub fn one(bytes: u32) -> Self {
         Self(vec![(bytes, 100)])
     }
-
-    /// The largest size.
-    pub fn largest(&self) -> u32 {
-        self.0.iter().map(|(bytes, _)| *bytes).max().unwrap_or(0)
-    }
 }
 
 /// When the I/Os of an open loop are due.

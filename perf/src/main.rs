@@ -8,12 +8,9 @@ mod compare;
 mod engine;
 mod histogram;
 mod job;
-#[allow(dead_code)]
 mod job_file;
 mod limit;
 mod progress;
-// Takes the engine's results.
-#[allow(dead_code, unused_imports)]
 mod report;
 // The reports don't use all of it yet.
 #[allow(dead_code)]
@@ -28,9 +25,11 @@ use arguments::{Arguments, Command};
 use clap::Parser;
 use compare::CompareOptions;
 use engine::RunOptions;
+use job_file::Stage;
 use limit::LimitOptions;
 use progress::Progress;
-use report::old::Report;
+use report::{Report, merge_jobs};
+use results::Results;
 use run_options::RunArguments;
 use std::io::Write;
 use std::process::ExitCode;
@@ -51,18 +50,61 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &RunArguments) -> Result<(), String> {
-    let jobs = arguments.jobs();
-    let mut options = RunOptions::new(&jobs);
+    let (stages, warnings) = arguments.stages()?;
+    for warning in warnings {
+        eprintln!("sledge-perf: {warning}");
+    }
+    // A page that can't be written is better known before the run than after it.
+    let mut page = match &arguments.html {
+        Some(path) => {
+            let failed = |error| format!("{}: {error}", path.display());
+            Some((path, std::fs::File::create(path).map_err(failed)?))
+        }
+        None => None,
+    };
+    let (mut runs, mut failed) = (Vec::new(), None);
+    for (index, stage) in stages.iter().enumerate() {
+        match run_stage(arguments, stage, (index + 1, stages.len())) {
+            Ok(results) => runs.push(results),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    if let (Some(error), true) = (&failed, runs.is_empty()) {
+        return Err(error.clone());
+    }
+    // What was measured before a failure is worth telling.
+    let report = Report::new(runs);
+    let format = arguments.format();
+    writeln!(std::io::stdout(), "{}", report.render(format))
+        .map_err(|error| format!("the report: {error}"))?;
+    if let Some((path, file)) = &mut page {
+        let written = file.write_all(report.render_html().as_bytes());
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    failed.or_else(|| report.failure()).map_or(Ok(()), Err)
+}
+
+/// Runs jobs at the same time.
+fn run_stage(arguments: &RunArguments, stage: &Stage, number: (usize, usize)) -> Result<Results, String> {
+    for job in stage.jobs.iter().filter(|_| arguments.job_file.is_some()) {
+        if let Some(done) = job_file::lay_out(job).map_err(|error| error.to_string())? {
+            eprintln!("sledge-perf: {done}");
+        }
+    }
+    let mut options = RunOptions::new(&stage.jobs);
     options.target_pid = arguments.target_pid;
     if let Some(socket) = &arguments.target_socket {
         options.target_pid = Some(engine::process_behind(socket)?);
     }
-    let progress = Progress::start(options.live.clone(), &jobs);
-    let results = engine::run(&jobs, &options);
+    let progress = Progress::start(options.live.clone(), &stage.jobs, number);
+    let results = engine::run(&stage.jobs, &options);
     progress.stop();
-    let report = Report::new(&results.map_err(|error| error.to_string())?);
-    print_line(&if arguments.json { report.to_json() } else { report.to_text() });
-    report.failure().map_or(Ok(()), Err)
+    let mut results = results.map_err(|error| error.to_string())?;
+    merge_jobs(&mut results, &stage.report_as);
+    Ok(results)
 }
 
 fn limit(options: &LimitOptions) -> Result<(), String> {

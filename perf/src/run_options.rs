@@ -2,6 +2,8 @@
 
 use crate::arguments::{parse_cores, parse_nqn, parse_seconds, parse_size};
 use crate::job::{Arrivals, Distribution, Job, Mode, NvmeTcp, SizeSplit, Target};
+use crate::job_file::{self, Defaults, Stage};
+use crate::report::Format;
 use clap::Args;
 use sledge_nvme::fabrics::Nqn;
 use sledge_reactor::options::CoreList;
@@ -12,9 +14,16 @@ use std::time::Duration;
 /// Options of `run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArguments {
+    /// A fio job file. What it says of the load stands in place of options; a target given here stands in place of
+    /// its filenames.
+    #[arg(value_name = "FILE.fio", conflicts_with_all = [
+        "rw", "rwmix", "bs", "bssplit", "distribution", "iodepth", "queues", "time", "ramp", "offset", "size",
+        "io_bytes", "rate", "arrivals", "think_time", "fua", "flush_every", "buffered", "verify",
+    ])]
+    pub job_file: Option<PathBuf>,
     /// What the load goes to: nvme-tcp://ADDRESS:PORT/NQN?nsid=1&hdgst&ddgst or the path of a file or device. Several
     /// targets get their load at the same time.
-    #[arg(long = "target", value_name = "TARGET", conflicts_with = "nqn", required_unless_present = "nqn")]
+    #[arg(long = "target", value_name = "TARGET", conflicts_with = "nqn", required_unless_present_any = ["nqn", "job_file"])]
     pub targets: Vec<Target>,
     /// Address of the target.
     #[arg(long, default_value = "127.0.0.1")]
@@ -94,9 +103,15 @@ pub struct RunArguments {
     /// Never sleep: the reactors poll all the time.
     #[arg(long)]
     pub busy: bool,
-    /// Print the report as JSON.
-    #[arg(long)]
+    /// Print the report as JSON: short for --output-format json.
+    #[arg(long, conflicts_with = "output_format")]
     pub json: bool,
+    /// What the report is printed as.
+    #[arg(long, value_enum, default_value = "text")]
+    pub output_format: Format,
+    /// Write a page with plots to this file, too.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Ask for header digests.
     #[arg(long)]
     pub header_digest: bool,
@@ -125,8 +140,35 @@ pub struct RunArguments {
 pub struct Splits(pub SizeSplit, pub SizeSplit);
 
 impl RunArguments {
-    /// The jobs: one for each target.
-    pub fn jobs(&self) -> Vec<Job> {
+    /// What the report is printed as.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output_format }
+    }
+
+    /// What follows one another: the stages of the job file, or one stage of one job for each target. And warnings.
+    ///
+    /// # Errors
+    /// When the job file can't be read, or several targets would take the place of its filenames.
+    pub fn stages(&self) -> Result<(Vec<Stage>, Vec<String>), String> {
+        let Some(path) = &self.job_file else { return Ok((vec![Stage::new(self.jobs())], Vec::new())) };
+        let mut targets = self.targets();
+        if targets.len() > 1 {
+            return Err("a job file takes one target of the command line, in place of its filenames".into());
+        }
+        let defaults = Defaults {
+            target: targets.pop(),
+            cores: self.cores.iter().flatten().collect(),
+            busy: self.busy,
+            seed: self.seed,
+        };
+        let mut file = job_file::read(path, &defaults).map_err(|error| error.to_string())?;
+        for job in file.stages.iter_mut().flat_map(|stage| &mut stage.jobs) {
+            self.settle(&mut job.target);
+        }
+        Ok((file.stages, file.warnings))
+    }
+
+    fn targets(&self) -> Vec<Target> {
         let mut targets = self.targets.clone();
         if let Some(nqn) = &self.nqn {
             targets.push(Target::NvmeTcp(NvmeTcp {
@@ -140,6 +182,12 @@ impl RunArguments {
                 reconnect: false,
             }));
         }
+        targets
+    }
+
+    /// The jobs: one for each target.
+    pub fn jobs(&self) -> Vec<Job> {
+        let targets = self.targets();
         let several = targets.len() > 1;
         let name = |index: usize| {
             if several { format!("{}-{}", self.rw.name(), index + 1) } else { self.rw.name().to_owned() }
@@ -147,8 +195,9 @@ impl RunArguments {
         targets.into_iter().enumerate().map(|(index, target)| self.job(name(index), target)).collect()
     }
 
-    fn job(&self, name: String, mut target: Target) -> Job {
-        match &mut target {
+    /// What the command line says of every target.
+    fn settle(&self, target: &mut Target) {
+        match target {
             Target::NvmeTcp(target) => {
                 target.header_digest |= self.header_digest;
                 target.data_digest |= self.data_digest;
@@ -159,6 +208,10 @@ impl RunArguments {
             }
             Target::File { direct, .. } => *direct &= !self.buffered,
         }
+    }
+
+    fn job(&self, name: String, mut target: Target) -> Job {
+        self.settle(&mut target);
         let (read_sizes, write_sizes) = match &self.bssplit {
             Some(Splits(reads, writes)) => (reads.clone(), writes.clone()),
             None => (SizeSplit::one(self.bs.0), SizeSplit::one(self.bs.1)),

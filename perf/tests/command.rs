@@ -64,3 +64,71 @@ fn failures_are_one_line_and_status_one() {
     }
     reactors.stop();
 }
+
+// Without it a job file could be read and not run, stages run at once, or a report lack what its readers need.
+#[test]
+fn a_job_file_runs_stage_by_stage() {
+    let (reactors, address) = start();
+    let folder = tempfile::tempdir().unwrap();
+    let (file, page) = (folder.path().join("job.fio"), folder.path().join("page.html"));
+    let text = format!(
+        "[global]\nfilename=nvme-tcp://{address}/{NQN}?nsid=1&hdgst\nsize=1m\nthread\nbs=4k\niodepth=4\n\
+         [fill]\nrw=write\nverify=crc32c\n\
+         [many]\nstonewall\nrw=randrw\nbssplit=4k/50:8k/50\nnumjobs=2\ngroup_reporting\nfdatasync=8\n\
+         [one]\nrw=trim\nbs=64k\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sledge-perf"));
+        let output = command.arg("run").arg(&file).args(more).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{message}");
+        assert!(message.ends_with("options without a meaning here: thread\n"), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let report: serde_json::Value = serde_json::from_str(&run(&["--output-format", "json"])).unwrap();
+    let jobs = report["jobs"].as_array().unwrap();
+    let of =
+        |job: &serde_json::Value| (job["name"].as_str().unwrap().to_owned(), job["group"].as_u64().unwrap());
+    assert_eq!(
+        jobs.iter().map(of).collect::<Vec<_>>(),
+        [("fill".into(), 0), ("many".into(), 1), ("one".into(), 1)]
+    );
+    assert_eq!(jobs[0]["write"]["bytes"], 1 << 20);
+    assert!(jobs[0]["verified"].as_u64().unwrap() >= 256, "{report}");
+    assert!(jobs[1]["total"]["bytes"].as_u64().unwrap() >= 2 << 20);
+    assert!(jobs[1]["flush"]["ios"].as_u64().unwrap() > 0);
+    assert_eq!(jobs[2]["trim"]["ios"], 16);
+    assert_eq!(report["errors"], 0);
+    let fio: serde_json::Value = serde_json::from_str(&run(&["--output-format", "fio"])).unwrap();
+    assert_eq!(fio["jobs"][1]["groupid"], 1);
+    assert_eq!(fio["jobs"][1]["job options"]["numjobs"], "2");
+    assert!(fio["jobs"][1]["read"]["clat_ns"]["percentile"]["99.000000"].as_u64().unwrap() > 0);
+    assert_eq!(fio["jobs"][2]["trim"]["io_bytes"], 1 << 20);
+    let text = run(&["--html", page.to_str().unwrap()]);
+    assert!(text.contains("fill: write 4k, depth 4, core 0, verified"), "{text}");
+    assert!(std::fs::read_to_string(&page).unwrap().contains("Latency by percentile"));
+    reactors.stop();
+}
+
+// Without it a mistake in a job file, or one beside it, could be passed over.
+#[test]
+fn a_wrong_job_file_is_one_line_and_status_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("job.fio");
+    std::fs::write(&file, "[a]\nrw=read\nblocksise=4k\n").unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sledge-perf"));
+        let output = command.arg("run").arg(&file).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, message) = run(&[]);
+    assert_eq!((status, message.lines().count()), (Some(1), 1), "{message}");
+    assert!(message.contains("job.fio:3: blocksise: this option is unknown"), "{message}");
+    let (status, message) = run(&["--bs", "8k"]);
+    assert!(status == Some(2) && message.contains("cannot be used with"), "{message}");
+    std::fs::write(&file, "[a]\nsize=4k\n").unwrap();
+    let (status, message) = run(&["--html", "/nobody/page.html"]);
+    assert!(status == Some(1) && message.contains("/nobody/page.html"), "{message}");
+}

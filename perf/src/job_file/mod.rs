@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 
 use crate::job::{Job, Target};
 
-#[allow(unused_imports)]
 pub use layout::lay_out;
 
 /// What the command line says for all jobs of a file.
@@ -53,6 +52,14 @@ pub struct Stage {
     pub report_as: Vec<usize>,
     /// The entry that jobs with `group_reporting` go into from here on.
     open_group: Option<usize>,
+}
+
+impl Stage {
+    /// Of jobs that are reported one by one.
+    pub fn new(jobs: Vec<Job>) -> Self {
+        let report_as = (0..jobs.len()).collect();
+        Self { jobs, report_as, open_group: None }
+    }
 }
 
 /// Where a file says something that can't be done.

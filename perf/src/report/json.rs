@@ -5,7 +5,6 @@
 
 use serde::Serialize;
 
-use super::options;
 use super::summary::{Group, JobSummary, Latency, Rates, Report, Sums};
 use crate::job::{Arrivals, Distribution, Job, SizeSplit};
 use crate::results::Second;

@@ -9,7 +9,6 @@ mod fio;
 mod html;
 mod json;
 mod merge;
-pub mod old;
 mod options;
 mod plot;
 mod summary;
