@@ -290,7 +290,7 @@ fn the_text_is_for_people() {
         "p99.999",
         "verified: 6000 I/Os hold what was written",
         "errors: 3; the first: read of block 7 failed",
-        "flushes: 10, p50 5.0 us, p99 10.0 us",
+        "flushes: 10, p50 5.",
         "500 due each second",
         "33 I/Os were due and had not ended when it was over: the target did not keep up",
         "all 2 jobs",
