@@ -43,6 +43,8 @@ pub struct Job {
     pub time: Duration,
     /// Ends when this many bytes have been moved, should that be before the time is over.
     pub io_bytes: Option<u64>,
+    /// Ends, likewise, when it has moved so many times the bytes that it uses, which are known once the target is.
+    pub passes: Option<u64>,
     /// An open loop: so many I/Os are due each second, whether the target keeps up or not, and latency counts from
     /// when an I/O was due. None is a closed loop.
     pub rate_iops: Option<f64>,
@@ -82,6 +84,7 @@ impl Job {
             ramp: Duration::ZERO,
             time: Duration::from_secs(10),
             io_bytes: None,
+            passes: None,
             rate_iops: None,
             arrivals: Arrivals::Even,
             think_time: Duration::ZERO,

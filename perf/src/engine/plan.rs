@@ -154,6 +154,10 @@ impl Plan {
         let mut job = job.clone();
         let used = own_blocks.map_or(whole.blocks, |own| own * lanes);
         job.size = Some(used * u64::from(block_bytes));
+        if let (Some(passes), Some(size)) = (job.passes, job.size) {
+            let bytes = size.saturating_mul(passes);
+            job.io_bytes = Some(job.io_bytes.map_or(bytes, |most| most.min(bytes)));
+        }
         let buffer_bytes = buffer_bytes(&job);
         Ok(Self { job, attached, buffer_bytes, grain, whole, own_blocks })
     }

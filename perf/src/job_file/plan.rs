@@ -74,7 +74,7 @@ impl Planner<'_> {
             self.stages.push(Stage::default());
         }
         for copy in 0..draft.numjobs {
-            let job = self.job(section, &name, &draft, copy).map_err(failed)?;
+            let job = self.job(&name, &draft, copy).map_err(failed)?;
             // There is a stage: the first section begins one.
             if let Some(stage) = self.stages.last_mut() {
                 let is_new_group = copy == 0 && draft.new_group;
@@ -88,7 +88,7 @@ impl Planner<'_> {
         self.warnings.push(format!("{place}: job {name:?}: {words}"));
     }
 
-    fn job(&mut self, section: &Section, name: &str, draft: &Draft, copy: u16) -> Parsed<Job> {
+    fn job(&mut self, name: &str, draft: &Draft, copy: u16) -> Parsed<Job> {
         let target = match &self.defaults.target {
             Some(target) => target.clone(),
             None => target(name, draft, copy)?,
@@ -116,7 +116,7 @@ impl Planner<'_> {
                 "copies that verify what they write need an offset_increment of at least their size".into()
             );
         }
-        let io_bytes = self.io_bytes(section, name, draft, size, [&read_sizes, &write_sizes], copy)?;
+        let io_bytes = io_bytes(draft, size, [&read_sizes, &write_sizes])?;
         let cores = match &draft.cores {
             Some(cores) => cores[usize::from(copy) % cores.len()],
             None => *self
@@ -147,6 +147,8 @@ impl Planner<'_> {
             ramp: draft.ramp,
             time: draft.runtime.unwrap_or(NO_LIMIT),
             io_bytes,
+            // Without a size once through all that there is.
+            passes: (!draft.time_based && size.or(draft.io_size).is_none()).then_some(draft.loops),
             rate_iops,
             arrivals: draft.arrivals,
             think_time: draft.think_time,
@@ -157,42 +159,6 @@ impl Planner<'_> {
             seed: draft.seed.unwrap_or(self.defaults.seed).wrapping_add(u64::from(copy)),
             busy: self.defaults.busy,
         })
-    }
-
-    /// How many bytes end the job; None when time alone does.
-    fn io_bytes(
-        &mut self,
-        section: &Section,
-        name: &str,
-        draft: &Draft,
-        size: Option<u64>,
-        sizes: [&SizeSplit; 2],
-        copy: u16,
-    ) -> Parsed<Option<u64>> {
-        let by_number = draft.number_ios.map(|ios| {
-            let share = f64::from(read_percent(draft)) / 100.0;
-            (ios as f64 * (mean(sizes[0]) * share + mean(sizes[1]) * (1.0 - share))) as u64
-        });
-        if draft.time_based {
-            return match draft.runtime {
-                Some(_) => Ok(by_number),
-                None => Err("time_based needs a runtime".into()),
-            };
-        }
-        let whole = draft.io_size.or(size).map(|bytes| bytes.saturating_mul(draft.loops));
-        match (whole, by_number) {
-            (Some(one), Some(other)) => Ok(Some(one.min(other))),
-            (Some(one), None) | (None, Some(one)) => Ok(Some(one)),
-            (None, None) if draft.runtime.is_none() => {
-                Err("nothing ends it: give size, io_size or number_ios, or runtime".into())
-            }
-            (None, None) => {
-                if copy == 0 {
-                    self.warn(&section.place, name, "without a size it runs for all of its runtime");
-                }
-                Ok(None)
-            }
-        }
     }
 }
 
@@ -212,6 +178,25 @@ impl Stage {
         self.jobs.push(job);
         self.report_as.push(entry);
     }
+}
+
+/// How many bytes end the job; None when time alone does.
+fn io_bytes(draft: &Draft, size: Option<u64>, sizes: [&SizeSplit; 2]) -> Parsed<Option<u64>> {
+    let by_number = draft.number_ios.map(|ios| {
+        let share = f64::from(read_percent(draft)) / 100.0;
+        (ios as f64 * (mean(sizes[0]) * share + mean(sizes[1]) * (1.0 - share))) as u64
+    });
+    if draft.time_based {
+        return match draft.runtime {
+            Some(_) => Ok(by_number),
+            None => Err("time_based needs a runtime".into()),
+        };
+    }
+    let whole = draft.io_size.or(size).map(|bytes| bytes.saturating_mul(draft.loops));
+    Ok(match (whole, by_number) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    })
 }
 
 fn read_percent(draft: &Draft) -> u8 {

@@ -94,6 +94,10 @@ fn options_mean_what_they_mean_in_fio() {
     assert_eq!(job("runtime=5\nloops=3").io_bytes, Some(3 << 20));
     assert_eq!(job("bs=8k\nnumber_ios=5").io_bytes, Some(40_960));
     assert_eq!(job("io_size=64k\nruntime=1h").io_bytes, Some(65_536));
+    let ends = |options: &str| (job(options).io_bytes, job(options).passes);
+    assert_eq!(ends("size=100%\nloops=2"), (None, Some(2)));
+    assert_eq!(ends("size=100%\ntime_based\nruntime=1"), (None, None));
+    assert_eq!(ends("size=100%\nnumber_ios=3"), (Some(12_288), Some(1)));
     assert_eq!(job("rw=trim\nbs=4k,8k,64k").write_sizes, SizeSplit(vec![(65_536, 100)]));
     assert_eq!(job("bs=,64k").read_sizes, SizeSplit(vec![(4096, 100)]));
     assert_eq!(job("rw=randwrite\nrandom_distribution=pareto:0.3").distribution, Distribution::Pareto(0.3));
@@ -229,7 +233,6 @@ fn what_cannot_be_done_names_file_line_and_option() {
         ("[a]\nsize=4k\nrate_iops=5\nthinktime=5", "a rate and thinktime don't go together"),
         ("[a]\nsize=4k\nfilename=x\nrw=write\nverify=md5\nnumjobs=2", "need an offset_increment"),
         ("[a]\nfilename=nvme-tcp://x/y\nsize=4k", "job \"a\": \"x\" is not ADDRESS"),
-        ("[a]\nfilename=nvme-tcp://127.0.0.1/nqn.2016-06.io.spdk:c", "nothing ends it"),
         ("[a]\nfilename=/nobody/nothing", "without a size, /nobody/nothing has to be there"),
         ("rw=read", "job.fio:1: an option outside of any section"),
         ("[a\nrw=read", "job.fio:1: no ] at the end"),
@@ -252,10 +255,9 @@ fn what_is_passed_over_is_named_once() {
          [b]\nruntime=1\nnumjobs=2\n"
     ));
     assert_eq!(file.stages[0].jobs[0].depth, 1);
-    let [ignored, depth, size] = file.warnings.as_slice() else { panic!("{:?}", file.warnings) };
+    let [ignored, depth] = file.warnings.as_slice() else { panic!("{:?}", file.warnings) };
     assert!(ignored.ends_with("job.fio: options without a meaning here: norandommap, thread, write_lat_log"));
     assert!(depth.ends_with("job.fio:6: job \"a\": its ioengine has one I/O outstanding, so iodepth=8 is 1"));
-    assert!(size.ends_with("job.fio:10: job \"b\": without a size it runs for all of its runtime"));
 }
 
 // Without it the list in the documentation could part from what is accepted.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::job::{Arrivals, Distribution, Job, Mode, SizeSplit, Target};
 
+/// A job whose time is this long or longer is one that ends with its bytes.
+const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
+
 /// Whether a mode both reads and writes.
 pub fn is_mixed(mode: Mode) -> bool {
     matches!(mode, Mode::Rw | Mode::Randrw)
@@ -85,7 +88,6 @@ pub fn fio_options(job: &Job) -> Vec<(&'static str, String)> {
         ("rw", job.mode.name().into()),
         ("iodepth", job.depth.to_string()),
         ("numjobs", lanes(job).to_string()),
-        ("runtime", seconds(job.time)),
         ("randseed", job.seed.to_string()),
     ];
     if let Target::File { direct, .. } = &job.target {
@@ -106,6 +108,7 @@ pub fn fio_options(job: &Job) -> Vec<(&'static str, String)> {
         Distribution::Zipf(theta) => put(true, "random_distribution", format!("zipf:{theta}")),
         Distribution::Pareto(h) => put(true, "random_distribution", format!("pareto:{h}")),
     }
+    put(job.time < A_YEAR, "runtime", seconds(job.time));
     put(job.offset > 0, "offset", size(job.offset));
     put(job.size.is_some(), "size", size(job.size.unwrap_or(0)));
     match job.io_bytes {

@@ -7,35 +7,22 @@ use serde_json::Value;
 
 use super::{Format, Report, merge_jobs};
 use crate::histogram::Latencies;
-use crate::job::{Arrivals, Distribution, Job, Mode, SizeSplit, Target};
+use crate::job::{Distribution, Job, Mode, SizeSplit, Target};
 use crate::results::{Direction, JobResults, Results, Second};
 
 fn job(name: &str, mode: Mode) -> Job {
     Job {
         name: name.into(),
-        target: "nvme-tcp://127.0.0.1/nqn.2016-06.io.spdk:cnode1".parse::<Target>().unwrap(),
         mode,
-        read_percent: 70,
-        read_sizes: SizeSplit(vec![(4096, 100)]),
         write_sizes: SizeSplit(vec![(4096, 50), (8192, 50)]),
         distribution: Distribution::Zipf(1.2),
-        depth: 32,
-        lanes: 1,
         cores: vec![1],
-        offset: 0,
         size: Some(1 << 30),
-        start_delay: Duration::ZERO,
         ramp: Duration::from_secs(1),
         time: Duration::from_secs(2),
-        io_bytes: None,
-        rate_iops: None,
-        arrivals: Arrivals::Even,
-        think_time: Duration::ZERO,
-        fua: false,
-        flush_every: None,
         verify: true,
-        seed: 1,
         busy: true,
+        ..Job::new("nvme-tcp://127.0.0.1/nqn.2016-06.io.spdk:cnode1".parse::<Target>().unwrap())
     }
 }
 
