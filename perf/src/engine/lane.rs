@@ -6,6 +6,7 @@ use crate::target::Link;
 use crate::verify::Verifier;
 use crate::workload::pace::Pace;
 use crate::workload::{Kind, Step, Workload};
+use sledge_nvme::io::IoCompletion;
 use sledge_reactor::memory::{Segment, Segments};
 use sledge_reactor::time::Instant;
 
@@ -25,8 +26,10 @@ pub struct Lane {
     pub verifier: Option<Verifier>,
     /// What is outstanding, by token.
     pub places: Vec<Due>,
-    /// Tokens without an I/O, with their memory.
-    pub idle: Vec<(u64, Segments)>,
+    /// Places without an I/O: the I/Os that ended there, with their memory.
+    pub idle: Vec<IoCompletion>,
+    /// Whether I/Os differ in size.
+    pub resizes: bool,
     /// Memory of I/Os without data, by token; empty without flushes.
     pub aside: Vec<Segments>,
     /// Writes until the next flush; `None` without flushes.
@@ -76,20 +79,16 @@ impl Lane {
     /// Gives an I/O's memory the length it needs, or puts it aside for one that needs none.
     #[inline]
     pub fn prepare(&mut self, token: u64, step: &Step, data: &mut Segments) {
-        let length = match step.kind {
-            Kind::Read | Kind::Write => (step.blocks as usize) << self.shift,
-            Kind::Trim => return,
-            Kind::Flush => {
-                if let Some(place) = self.aside.get_mut(token as usize) {
-                    *place = std::mem::take(data);
-                }
-                return;
-            }
-        };
-        if data.len_bytes() != length
+        if step.kind == Kind::Flush
+            && let Some(place) = self.aside.get_mut(token as usize)
+        {
+            *place = std::mem::take(data);
+            return;
+        }
+        if self.resizes
             && let Some(Segment::Buffer(buffer)) = data.iter_mut().next()
         {
-            buffer.resize(length);
+            buffer.resize((step.blocks as usize) << self.shift);
         }
         if step.kind == Kind::Write
             && let Some(verifier) = self.verifier.as_ref()

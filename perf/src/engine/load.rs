@@ -48,7 +48,6 @@ pub struct Load {
     pub finished: Option<Instant>,
     /// Wakes the reactor when an I/O is due.
     pub wake: Wake,
-    completions: Vec<IoCompletion>,
 }
 
 /// Calls the load each turn.
@@ -67,7 +66,6 @@ impl Poller for LoadPoller {
 impl Load {
     /// Lanes that have not begun.
     pub fn new(lanes: Vec<Lane>, fua: bool, most_blocks: u32) -> Self {
-        let places = lanes.iter().map(|lane| lane.places.len()).max().unwrap_or(0);
         Self {
             lanes,
             stage: Stage::Load,
@@ -80,7 +78,6 @@ impl Load {
             verified: 0,
             finished: None,
             wake: Wake::default(),
-            completions: Vec::with_capacity(2 * places),
         }
     }
 
@@ -96,13 +93,15 @@ impl Load {
         let mut outstanding = 0;
         let mut wake_at: Option<Instant> = None;
         for index in 0..self.lanes.len() {
-            self.lanes[index].link.poll(&mut self.completions);
-            let ended = self.completions.len();
+            let lane = &mut self.lanes[index];
+            let before = lane.idle.len();
+            lane.link.poll(&mut lane.idle);
+            let ended = lane.idle.len() - before;
             let mut at = None;
             if ended > 0 {
                 work += ended as u32;
                 let clock = precise_now();
-                self.end_all(index, clock);
+                self.end_all(index, before, clock);
                 let quick = ended <= SMALL_BATCH && self.verified == 0;
                 at = Some(if quick { clock } else { precise_now() });
             }
@@ -131,40 +130,33 @@ impl Load {
         }
     }
 
-    /// Ends all I/Os that have completed on a lane.
-    fn end_all(&mut self, index: usize, at: Instant) {
-        let mut completions = std::mem::take(&mut self.completions);
-        for completion in completions.drain(..) {
-            self.end(index, completion, at);
+    /// Ends the I/Os that have come back to a lane: those from `before` on.
+    fn end_all(&mut self, index: usize, before: usize, at: Instant) {
+        for place in before..self.lanes[index].idle.len() {
+            self.end(index, place, at);
         }
-        self.completions = completions;
     }
 
-    fn end(&mut self, index: usize, completion: IoCompletion, at: Instant) {
+    /// Ends an I/O where it lies: its memory is not moved.
+    #[inline]
+    fn end(&mut self, index: usize, place: usize, at: Instant) {
         let lane = &mut self.lanes[index];
+        let completion = &mut lane.idle[place];
         let token = completion.token as usize;
         let Due { step, since } = lane.places[token];
-        let mut data = completion.data;
         let success = completion.status.is_success();
         if self.stage == Stage::Measure && success {
             let bytes = u64::from(step.blocks) << lane.shift;
             self.meter.record(step.kind, (at - since).as_nanos() as u64, bytes);
         }
         if step.kind == Kind::Flush {
-            data = lane.aside.get_mut(token).map(std::mem::take).unwrap_or_default();
+            completion.data = lane.aside.get_mut(token).map(std::mem::take).unwrap_or_default();
         } else {
             lane.pace.ended(at);
         }
-        if !success {
-            self.errors += 1;
-            if self.first_error.is_none() {
-                let reason = lane.link.explain(completion.status);
-                self.first_error = Some(describe(&step, &reason));
-            }
-        }
         if let Some(verifier) = lane.verifier.as_mut() {
             if success && step.kind == Kind::Read {
-                match verifier.check(&step, &data) {
+                match verifier.check(&step, &completion.data) {
                     Ok(checked) => self.verified += u64::from(checked),
                     Err(fault) => {
                         self.verified += 1;
@@ -175,7 +167,13 @@ impl Load {
             }
             verifier.release(&step, success);
         }
-        lane.idle.push((completion.token, data));
+        if !success {
+            self.errors += 1;
+            if self.first_error.is_none() {
+                let reason = lane.link.explain(completion.status);
+                self.first_error = Some(describe(&step, &reason));
+            }
+        }
     }
 
     /// Fills a lane up again; `at` is the time if it is known.
@@ -187,34 +185,35 @@ impl Load {
         // Nothing came back: the turn has just begun, or nothing is waited for.
         let at = at.unwrap_or_else(now);
         let mut any = false;
-        while let Some((token, mut data)) = lane.idle.pop() {
+        let mut refused = None;
+        while !lane.idle.is_empty() {
             let next = match (self.stage, self.budget) {
                 (Stage::ReadBack, _) => lane.next_read_back(at, self.most_blocks),
                 // The last writes are flushed too.
                 (Stage::Measure, Some(0)) if lane.until_flush != Some(0) => None,
                 _ => lane.next(at),
             };
-            let Some(due) = next else {
-                lane.idle.push((token, data));
-                break;
-            };
+            let Some(due) = next else { break };
+            let Some(IoCompletion { token, mut data, .. }) = lane.idle.pop() else { break };
             if let Some(left) = self.budget.as_mut().filter(|_| self.stage == Stage::Measure) {
                 *left = left.saturating_sub(u64::from(due.step.blocks) << lane.shift);
             }
             lane.prepare(token, &due.step, &mut data);
             lane.places[token as usize] = due;
             any = true;
-            if let Some(refused) = lane.link.submit(token, &due.step, self.fua, data) {
-                self.completions.push(refused);
+            refused = lane.link.submit(token, &due.step, self.fua, data);
+            if refused.is_some() {
                 break;
             }
         }
         if any {
             lane.link.flush();
         }
-        if !self.completions.is_empty() {
+        if let Some(refused) = refused {
             // Refused at once: an error, since a queue is never overfilled.
-            self.end_all(index, at);
+            let before = lane.idle.len();
+            lane.idle.push(refused);
+            self.end_all(index, before, at);
         }
     }
 }

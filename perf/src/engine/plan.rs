@@ -22,6 +22,8 @@ pub struct Plan {
     pub attached: Attached,
     /// Bytes of each I/O's memory; 0 when none is needed.
     pub buffer_bytes: usize,
+    /// Whether I/Os differ in size.
+    pub resizes: bool,
     /// Blocks of which all sizes are multiples.
     pub grain: u32,
     /// What lanes use, all of them together.
@@ -159,7 +161,9 @@ impl Plan {
             job.io_bytes = Some(job.io_bytes.map_or(bytes, |most| most.min(bytes)));
         }
         let buffer_bytes = buffer_bytes(&job);
-        Ok(Self { job, attached, buffer_bytes, grain, whole, own_blocks })
+        // Reading back joins what was written apart.
+        let resizes = buffer_bytes > 0 && (smallest != largest || job.verify);
+        Ok(Self { job, attached, buffer_bytes, resizes, grain, whole, own_blocks })
     }
 
     /// What the lane of this index, counted over all cores, uses.

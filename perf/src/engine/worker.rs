@@ -9,6 +9,8 @@ use super::{Barrier, JobShared, RunError, cpu};
 use crate::verify::{Author, Verifier};
 use crate::workload::pace::Pace;
 use crate::workload::{Kind, Step, Workload};
+use sledge_nvme::Status;
+use sledge_nvme::io::IoCompletion;
 use sledge_reactor::memory::{Buffer, Segments, allocate};
 use sledge_reactor::poller::register_poller;
 use sledge_reactor::task::spawn_local;
@@ -136,7 +138,7 @@ async fn open(task: &Task, index: usize) -> Result<Lane, RunError> {
                 Segments::from(memory)
             }
         };
-        idle.push((token, memory));
+        idle.push(IoCompletion { token, status: Status::SUCCESS, data: memory });
     }
     let author = Author { run: task.run, seed: job.seed };
     let verifier = job.verify.then(|| Verifier::new(author, range, block_bytes, *grain));
@@ -150,6 +152,7 @@ async fn open(task: &Task, index: usize) -> Result<Lane, RunError> {
         verifier,
         places: vec![Due { step, since: now() }; depth],
         idle,
+        resizes: task.plan.resizes,
         aside: (0..aside).map(|_| Segments::new()).collect(),
         until_flush: job.flush_every,
         flush_every: job.flush_every.unwrap_or(0),

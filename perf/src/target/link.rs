@@ -54,10 +54,15 @@ impl Link {
                     Kind::Trim => Operation::Deallocate,
                     Kind::Flush => Operation::Flush,
                 };
-                let mut command = IoCommand::new(token, operation, step.block, step.blocks);
-                command.fua = fua && step.kind == Kind::Write;
-                command.data = data;
-                match pair.submit(command) {
+                let fua = fua && step.kind == Kind::Write;
+                match pair.submit(IoCommand {
+                    token,
+                    operation,
+                    slba: step.block,
+                    blocks: step.blocks,
+                    fua,
+                    data,
+                }) {
                     Submitted::Pending => None,
                     Submitted::Done(completion) => Some(completion),
                 }
