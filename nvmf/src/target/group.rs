@@ -28,7 +28,7 @@ use super::controller::{Action, CommandError, Controller, ControllerIdentity};
 use super::controllers::{Admission, Controllers, Entry, Granted, QueueRef, Refusal};
 use super::definition::{DISCOVERY_NQN, TargetDefinition};
 use super::namespace_table::NamespaceTable;
-use super::waiting::WaitingForBuffers;
+use super::waiting::{Shortage, WaitingForBuffers};
 
 /// The connection number in tokens of flushes that no connection asked for.
 const INTERNAL: u32 = u32::MAX;
@@ -120,6 +120,7 @@ pub(crate) struct PollGroup {
     done: Vec<IoCompletion>,
     accepting: bool,
     flushes: usize,
+    shortage: Shortage,
 }
 
 /// Drives a group from its reactor's turns.
@@ -161,6 +162,7 @@ impl PollGroup {
             done: Vec::new(),
             accepting: true,
             flushes: 0,
+            shortage: Shortage::default(),
         }
     }
 
@@ -248,6 +250,12 @@ impl PollGroup {
     /// Checks deadlines and keep-alives; called about ten times a second.
     pub fn tick(&mut self) {
         self.shared.now = now();
+        if let Some(limit) = self.shortage.tick(self.shared.now) {
+            let connections = self.close_where(|connection| connection.sits_on_memory_since(limit));
+            if connections > 0 {
+                tracing::warn!(connections, "cut off hosts that kept buffers waiting while others got none");
+            }
+        }
         for index in 0..self.connections.len() {
             let Some(connection) = self.connections[index].as_mut() else { continue };
             connection.tick(&mut self.shared);
@@ -362,14 +370,15 @@ impl PollGroup {
         self.close_where(|_| true);
     }
 
-    fn close_where(&mut self, which: impl Fn(&Connection) -> bool) {
+    fn close_where(&mut self, which: impl Fn(&Connection) -> bool) -> usize {
         self.shared.now = now();
-        for connection in self.connections.iter_mut().flatten() {
-            if which(connection) {
-                connection.handle(Event::Disconnect, &mut self.shared);
-            }
+        let mut closed = 0;
+        for connection in self.connections.iter_mut().flatten().filter(|connection| which(connection)) {
+            connection.handle(Event::Disconnect, &mut self.shared);
+            closed += 1;
         }
         self.run_actions();
+        closed
     }
 
     /// The connections, for reports.

@@ -73,8 +73,10 @@ impl Connection {
         }
         let mut reply = None;
         if reply_bytes > 0 {
-            let Some(mut buffer) = memory::allocate(reply_bytes) else {
-                // Admin commands with replies are rare and small; the host tries again.
+            // A host can't even connect without the small ones, and hosts don't try those again.
+            let small = reply_bytes <= memory::MIN_BUFFER_BYTES;
+            let headroom = || small.then(|| memory::allocate_from_headroom(reply_bytes)).flatten();
+            let Some(mut buffer) = memory::allocate(reply_bytes).or_else(headroom) else {
                 return self.respond(slot, Status::COMMAND_INTERRUPTED, 0, shared);
             };
             buffer.truncate(reply_bytes);

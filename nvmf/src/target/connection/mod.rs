@@ -118,6 +118,8 @@ pub(crate) struct Connection {
     disconnecting: bool,
     traffic: bool,
     queued_for_flush: bool,
+    /// Since when the host has taken nothing of what there is to send.
+    stuck_since: Option<Instant>,
 }
 
 impl Connection {
@@ -153,6 +155,7 @@ impl Connection {
             disconnecting: false,
             traffic: false,
             queued_for_flush: false,
+            stuck_since: None,
         }
     }
 
@@ -276,18 +279,30 @@ impl Connection {
         if self.transmit.is_empty() {
             return;
         }
+        let before = self.transmit.position();
         match self.transmit.flush(stream, &mut self.slots, &mut shared.transmit_scratch) {
             Ok(Flushed::All) => {
+                self.stuck_since = None;
                 if self.disconnecting && self.slots.used() == 0 {
                     self.handle(Event::Disconnect, shared);
                 }
             }
-            Ok(Flushed::Blocked) => {}
+            Ok(Flushed::Blocked) if self.transmit.position() == before => {
+                self.stuck_since.get_or_insert(shared.now);
+            }
+            Ok(Flushed::Blocked) => self.stuck_since = Some(shared.now),
             Err(error) => {
                 tracing::debug!(peer = %self.peer, %error, "connection lost while sending");
                 self.handle(Event::StreamEnded, shared);
             }
         }
+    }
+
+    /// Whether the host has kept buffers waiting since `limit` or longer: for data that it owes, or that it does not
+    /// take.
+    pub fn sits_on_memory_since(&self, limit: Instant) -> bool {
+        let stuck = self.stuck_since.is_some_and(|since| since <= limit);
+        self.stream.is_some() && (stuck || self.slots.owes_data_since(limit))
     }
 
     /// Checks the deadline.

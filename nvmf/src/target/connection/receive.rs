@@ -240,6 +240,7 @@ impl Connection {
         entry.data = Segments::from(buffer);
         entry.phase = Phase::Receiving;
         if entry.by_transfer {
+            entry.asked = shared.now;
             self.transmit.push(Outgoing::ReadyToTransfer { slot });
             self.needs_flush(shared);
         }
@@ -283,6 +284,7 @@ impl Connection {
         if header.last != (end == u64::from(slot.expected)) {
             return self.violation(FatalError::InvalidHeaderField, field::FLAGS, shared);
         }
+        slot.asked = shared.now;
         self.arriving = Arriving::Slot(header.transfer_tag);
     }
 

@@ -6,6 +6,7 @@
 
 use sledge_nvme::{Command, Status};
 use sledge_reactor::memory::Segments;
+use sledge_reactor::time::Instant;
 
 /// Where a command stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub(crate) struct Slot {
     pub channel: usize,
     /// Data bytes that the command moves, for the counters.
     pub bytes: u32,
+    /// When the host was asked for the data, or last sent some of it.
+    pub asked: Instant,
 }
 
 impl Slot {
@@ -83,6 +86,7 @@ impl Slot {
             next_range: 0,
             channel: usize::MAX,
             bytes: 0,
+            asked: Instant::from_nanos(0),
         }
     }
 }
@@ -165,6 +169,12 @@ impl SlotTable {
                 !matches!(slot.phase, Phase::Free | Phase::Responding) && slot.command.cid.get() == cid
             })
             .map(|index| index as u16)
+    }
+
+    /// Whether the host has owed some command's data since `limit` or longer, and keeps its buffer waiting.
+    pub fn owes_data_since(&self, limit: Instant) -> bool {
+        let owed = |slot: &Slot| slot.phase == Phase::Receiving && slot.by_transfer && slot.asked <= limit;
+        self.slots.iter().any(owed)
     }
 
     /// Commands in flight.

@@ -89,6 +89,11 @@ impl TransmitQueue {
         self.framing = framing;
     }
 
+    /// How far sending is: different after each byte that has left.
+    pub fn position(&self) -> (usize, usize) {
+        (self.queue.len(), self.sent)
+    }
+
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -315,3 +315,60 @@ fn a_small_write_gets_past_large_ones_that_hold_all_buffers() {
         world.expect_target_is_empty(1);
     });
 }
+
+/// How a host sits on the target's buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sitting {
+    /// It never sends the data that it was asked for.
+    OnWrites,
+    /// It never takes the data that it has asked for.
+    OnReads,
+}
+
+// Without this one host could keep all others from writing, for ever, by not finishing what it has begun.
+#[test]
+fn buffers_are_taken_from_a_host_that_sits_on_them() {
+    for (seed, sitting) in
+        [(0, Sitting::OnWrites), (1, Sitting::OnWrites), (2, Sitting::OnReads), (3, Sitting::OnReads)]
+    {
+        let config = SimulationConfig { pool_bytes: 2 << 20, ..SimulationConfig::default() };
+        let mut world = World::new(seed, config, 1, 1);
+        world.serve(vec![malloc("disk", 1024, 512), malloc("other", 1024, 512)]);
+        let (address, options) = (world.address(), world.options());
+        let node = world.simulation.add_node("sitter", 1);
+        let ended = Rc::new(Cell::new(false));
+        let end = ended.clone();
+        world.simulation.spawn(node, || async move {
+            let (_admin, mut io) = io_queue(address, false, false).await;
+            for number in 0..30 {
+                let mut command = match sitting {
+                    Sitting::OnWrites => Command::write(2, number * 16, 256),
+                    Sitting::OnReads => Command::read(2, number * 16, 256),
+                };
+                command.dptr = Descriptor::transport(131_072);
+                io.send(command, &[]).await;
+            }
+            // It is alive, and says so.
+            while io.stream.try_write(&[]).is_ok() && !end.get() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        world.simulation.run_for(Duration::from_secs(1));
+        let host = || async move {
+            let controller = Controller::connect(options).await.unwrap();
+            let queue = Queue::new(QueuePair::open(&controller, 1).await.unwrap());
+            let began = now();
+            for first in [0, 256] {
+                queue.write(first, &vec![3; 131_072]).await;
+            }
+            let took = now() - began;
+            assert!(took < Duration::from_secs(25), "{sitting:?}: two writes took {took:?}");
+            drop(queue);
+            controller.shutdown().await.unwrap();
+        };
+        world.simulation.block_on(world.host_node, host).unwrap();
+        ended.set(true);
+        world.simulation.run_for(Duration::from_secs(2));
+        world.expect_target_is_empty(1);
+    }
+}
