@@ -14,9 +14,10 @@ pub(super) fn status(client: &mut Client) -> Result<Report, Failure> {
     let stats = client.ask("nvmf_get_stats")?;
 
     let own: Vec<&Value> = items(&subsystems).iter().filter(|subsystem| !is_discovery(subsystem)).collect();
-    let namespaces: usize = own.iter().map(|subsystem| items(&subsystem["namespaces"]).len()).sum();
-    let listeners: usize =
-        items(&subsystems).iter().map(|subsystem| items(&subsystem["listen_addresses"]).len()).sum();
+    let all_of = |subsystem: &Value, name: &str| items(&subsystem[name]).len() as u64;
+    let namespaces: u64 = own.iter().map(|subsystem| all_of(subsystem, "namespaces")).sum();
+    let listeners: u64 =
+        items(&subsystems).iter().map(|subsystem| all_of(subsystem, "listen_addresses")).sum();
     let groups = items(&stats["poll_groups"]);
     let sum = |name: &str| groups.iter().filter_map(|group| group[name].as_u64()).sum::<u64>();
     let cores: Vec<String> = items(&reactors["reactors"])
@@ -48,18 +49,31 @@ pub(super) fn status(client: &mut Client) -> Result<Report, Failure> {
         ("socket", client.socket().display().to_string()),
         ("cores", cores.join(", ")),
         ("devices", items(&devices).len().to_string()),
-        ("subsystems", format!("{}, with {namespaces} namespaces and {listeners} listeners", own.len())),
+        (
+            "subsystems",
+            format!(
+                "{}, with {} and {}",
+                own.len(),
+                some(namespaces, "namespace"),
+                some(listeners, "listener")
+            ),
+        ),
         (
             "hosts",
             format!(
-                "{} controllers with {} I/O queue pairs",
-                sum("current_admin_qpairs"),
-                sum("current_io_qpairs")
+                "{} with {}",
+                some(sum("current_admin_qpairs"), "controller"),
+                some(sum("current_io_qpairs"), "I/O queue pair")
             ),
         ),
         ("commands", format!("{} reads and writes completed", sum("completed_nvme_io"))),
     ]);
     Ok(Report { json, text: lines })
+}
+
+/// How many of something there are.
+fn some(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn duration(seconds: u64) -> String {

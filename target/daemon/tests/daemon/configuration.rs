@@ -232,3 +232,63 @@ fn the_documented_configuration_starts() {
     assert_eq!(subsystems[1]["namespaces"][0]["bdev_name"], "disk");
     assert_eq!(subsystems[1]["listen_addresses"][0]["trsvcid"], json!(port));
 }
+
+// Without it: a configuration that SPDK's target saved, with all that tunes SPDK only, might not load here.
+#[test]
+fn a_configuration_of_spdk_loads() {
+    let port = free_port();
+    let spdk = json!({"subsystems": [
+        {"subsystem": "keyring", "config": []},
+        {"subsystem": "iobuf", "config": [{"method": "iobuf_set_options", "params": {
+            "small_pool_count": 8192, "large_pool_count": 1024, "small_bufsize": 8192, "large_bufsize": 135168,
+            "enable_numa": false}}]},
+        {"subsystem": "sock", "config": [
+            {"method": "sock_set_default_impl", "params": {"impl_name": "posix"}},
+            {"method": "sock_impl_set_options", "params": {"impl_name": "posix", "recv_buf_size": 2097152,
+                "send_buf_size": 2097152, "enable_recv_pipe": true, "enable_quickack": false}}]},
+        {"subsystem": "vmd", "config": []},
+        {"subsystem": "accel", "config": [{"method": "accel_set_options", "params": {"small_cache_size": 128}}]},
+        {"subsystem": "bdev", "config": [
+            {"method": "bdev_set_options", "params": {"bdev_io_pool_size": 65535, "bdev_io_cache_size": 256,
+                "bdev_auto_examine": true, "iobuf_small_cache_size": 128, "iobuf_large_cache_size": 16}},
+            {"method": "bdev_raid_set_options", "params": {"process_window_size_kb": 1024}},
+            {"method": "bdev_iscsi_set_options", "params": {"timeout_sec": 30}},
+            {"method": "bdev_nvme_set_options", "params": {"action_on_timeout": "none", "timeout_us": 0}},
+            {"method": "bdev_nvme_set_hotplug", "params": {"period_us": 100000, "enable": false}},
+            {"method": "bdev_malloc_create", "params": {"name": "Malloc0", "num_blocks": 64, "block_size": 512,
+                "physical_block_size": 512, "uuid": "6f1d2a34-58c1-4a8b-9d11-3c2f00000001",
+                "optimal_io_boundary": 0, "md_size": 0, "dif_type": 0, "dif_is_head_of_md": false,
+                "dif_pi_format": 0}},
+            {"method": "bdev_wait_for_examine"}]},
+        {"subsystem": "nbd", "config": []},
+        {"subsystem": "scheduler", "config": [{"method": "framework_set_scheduler", "params": {"name": "static"}}]},
+        {"subsystem": "nvmf", "config": [
+            {"method": "nvmf_set_config", "params": {"discovery_filter": "match_any",
+                "admin_cmd_passthru": {"identify_ctrlr": false}, "dhchap_digests": ["sha256", "sha384"],
+                "dhchap_dhgroups": ["null", "ffdhe2048"]}},
+            {"method": "nvmf_set_max_subsystems", "params": {"max_subsystems": 1024}},
+            {"method": "nvmf_set_crdt", "params": {"crdt1": 0, "crdt2": 0, "crdt3": 0}},
+            {"method": "nvmf_create_transport", "params": {"trtype": "TCP", "max_queue_depth": 128,
+                "max_io_qpairs_per_ctrlr": 127, "in_capsule_data_size": 4096, "max_io_size": 131072,
+                "io_unit_size": 131072, "max_aq_depth": 128, "num_shared_buffers": 511, "buf_cache_size": 4294967295u32,
+                "dif_insert_or_strip": false, "zcopy": false, "c2h_success": true, "sock_priority": 0,
+                "abort_timeout_sec": 1, "ack_timeout": 0, "data_wr_pool_size": 0}},
+            {"method": "nvmf_create_subsystem", "params": {"nqn": "nqn.2016-06.io.spdk:cnode1",
+                "allow_any_host": true, "serial_number": "SPDK00000000000001",
+                "model_number": "SPDK bdev Controller", "max_namespaces": 32, "min_cntlid": 1, "max_cntlid": 65519,
+                "ana_reporting": false}},
+            {"method": "nvmf_subsystem_add_ns", "params": {"nqn": "nqn.2016-06.io.spdk:cnode1", "namespace": {
+                "nsid": 1, "bdev_name": "Malloc0", "nguid": "6F1D2A3458C14A8B9D113C2F00000001",
+                "uuid": "6f1d2a34-58c1-4a8b-9d11-3c2f00000001", "no_auto_visible": false}}},
+            {"method": "nvmf_subsystem_add_listener", "params": {"nqn": "nqn.2016-06.io.spdk:cnode1",
+                "listen_address": {"trtype": "TCP", "adrfam": "IPv4", "traddr": "127.0.0.1",
+                    "trsvcid": port.to_string()}, "secure_channel": false}}]},
+        {"subsystem": "iscsi", "config": [{"method": "iscsi_set_options", "params": {"max_sessions": 128}}]},
+    ]});
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("spdk.json"), spdk.to_string()).unwrap();
+    let mut target = Target::start_in(folder, &["-c", "spdk.json"]);
+    let subsystems = target.call("nvmf_get_subsystems", json!({})).unwrap();
+    assert_eq!(subsystems[1]["namespaces"][0]["nguid"], "6F1D2A3458C14A8B9D113C2F00000001");
+    std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+}

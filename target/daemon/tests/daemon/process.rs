@@ -173,3 +173,35 @@ fn the_service_manager_is_told() {
     assert_eq!(told(&manager), "STOPPING=1");
     assert_eq!(wait_for_end(&mut process).code(), Some(0));
 }
+
+// Without it: a script that configures a target step by step, as SPDK's do, could be served before it is done,
+// or wait for ever.
+#[test]
+fn a_target_can_wait_to_be_configured() {
+    let mut target = Target::start_unasked(&["--wait-for-rpc"]);
+    let mut other = UnixStream::connect(target.socket()).unwrap();
+    other.write_all(br#"{"jsonrpc": "2.0", "id": 7, "method": "framework_wait_init"}"#).unwrap();
+    other.set_nonblocking(true).unwrap();
+    let current = |target: &mut Target| {
+        let listed = target.call("rpc_get_methods", json!({"current": true})).unwrap();
+        let has = |name: &str| listed.as_array().unwrap().contains(&json!(name));
+        (has("framework_start_init"), has("bdev_null_create"))
+    };
+    assert_eq!(current(&mut target), (true, false));
+    let null = json!({"name": "N", "num_blocks": 8, "block_size": 512});
+    let (code, reason) = target.call("bdev_null_create", null.clone()).unwrap_err();
+    assert!(code == -1 && reason.contains("framework_start_init"), "{code} {reason}");
+    target.call("log_set_level", json!({"level": "ERROR"})).unwrap();
+    target.call("bdev_set_options", json!({"bdev_auto_examine": true})).unwrap();
+    assert_eq!(other.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+
+    assert_eq!(target.call("framework_start_init", json!({})), Ok(json!(true)));
+    other.set_nonblocking(false).unwrap();
+    let mut answer = [0; 64];
+    let length = other.read(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer[..length]).contains(r#""result":true"#));
+    assert_eq!(current(&mut target), (false, true));
+    assert_eq!(target.call("bdev_null_create", null), Ok(json!("N")));
+    assert_eq!(target.call("framework_start_init", json!({})).unwrap_err().0, -1);
+    assert_eq!(target.call("framework_get_subsystems", json!({})).unwrap()[0]["subsystem"], "bdev");
+}

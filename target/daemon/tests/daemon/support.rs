@@ -70,8 +70,19 @@ impl Target {
         Target::start_in(tempfile::tempdir().unwrap(), arguments)
     }
 
-    /// Starts a target in a folder and waits until it answers.
+    /// Starts a target in a folder and waits until it serves.
     pub fn start_in(folder: TempDir, arguments: &[&str]) -> Target {
+        let mut target = Target::answering(folder, arguments);
+        target.call("framework_wait_init", json!({})).unwrap();
+        target
+    }
+
+    /// Starts a target in a new folder that answers, and may not serve yet.
+    pub fn start_unasked(arguments: &[&str]) -> Target {
+        Target::answering(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    fn answering(folder: TempDir, arguments: &[&str]) -> Target {
         let process = program(folder.path())
             .args(arguments)
             .stdout(Stdio::piped())
@@ -88,7 +99,6 @@ impl Target {
             target.stream.is_some()
         });
         target.stream.as_ref().unwrap().set_read_timeout(Some(PATIENCE)).unwrap();
-        target.call("framework_wait_init", json!({})).unwrap();
         target
     }
 
