@@ -12,8 +12,6 @@ mod job_file;
 mod limit;
 mod progress;
 mod report;
-// The reports don't use all of it yet.
-#[allow(dead_code)]
 mod results;
 mod run_options;
 mod target;

@@ -1,7 +1,6 @@
 //! From sections to jobs: copies, ends, rates, targets, stages.
 
 use std::collections::BTreeSet;
-use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,15 +97,7 @@ impl Planner<'_> {
             .checked_mul(draft.offset_increment)
             .and_then(|more| more.checked_add(draft.offset));
         let offset = offset.ok_or("its offset is too large")?;
-        let size = match (draft.size.or(draft.file_size), &target) {
-            (None, Target::File { path, .. }) => Some(
-                length(path)?
-                    .checked_sub(offset)
-                    .filter(|size| *size > 0)
-                    .ok_or_else(|| format!("{} ends before its offset; give size", path.display()))?,
-            ),
-            (size, _) => size,
-        };
+        let size = draft.size.or(draft.file_size);
         if draft.verify
             && draft.numjobs > 1
             && (draft.filename.is_some() || self.defaults.target.is_some())
@@ -266,9 +257,4 @@ fn one_path(text: &str) -> Parsed<PathBuf> {
         return Err("standard input is no target".into());
     }
     Ok(text.replace("\\:", ":").into())
-}
-
-fn length(path: &Path) -> Parsed<u64> {
-    let end = std::fs::File::open(path).and_then(|mut file| file.seek(SeekFrom::End(0)));
-    end.map_err(|error| format!("without a size, {} has to be there: {error}", path.display()))
 }

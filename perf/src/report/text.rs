@@ -1,4 +1,4 @@
-//! The report for people: jobs one after another, rates in kIOPS and MiB/s, latencies in microseconds.
+//! The report for people: jobs one after another, rates in IOPS or kIOPS and MiB/s, latencies in microseconds.
 
 use std::fmt::Write;
 
@@ -83,8 +83,12 @@ fn write_sums(text: &mut String, sums: &Sums) {
 }
 
 fn write_rates(text: &mut String, name: &str, rates: &Rates) {
-    let (kiops, mib) = (rates.iops / 1e3, rates.bytes_per_second / MIB);
-    line(text, &format!("  {name:>5}: {kiops:.2} kIOPS, {mib:.1} MiB/s, {} I/Os", rates.ios));
+    let mib = rates.bytes_per_second / MIB;
+    let iops = match rates.iops {
+        iops if iops < 1e3 => format!("{iops:.1} IOPS"),
+        iops => format!("{:.2} kIOPS", iops / 1e3),
+    };
+    line(text, &format!("  {name:>5}: {iops}, {mib:.1} MiB/s, {} I/Os", rates.ios));
 }
 
 /// Three digits where it matters.
