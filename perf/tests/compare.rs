@@ -113,10 +113,16 @@ fn targets_and_files_are_compared() {
         assert!(output.status.success(), "{a} {b}: {}", String::from_utf8_lossy(&output.stderr));
         let report = json(&output);
         assert_eq!(report["rounds"].as_array().unwrap().len(), 2);
+        assert_eq!(report["metrics"].as_array().unwrap().len(), 8);
         for metric in report["metrics"].as_array().unwrap() {
             assert!(metric["a"].as_f64().unwrap() > 0.0 && metric["b"].as_f64().unwrap() > 0.0, "{metric}");
         }
     }
+    let think = ["--run-options", "--think-time 0.001", "--min-ratio", "steady=0.1", "--cores", "0"];
+    let output =
+        perf(&[&["compare", file, file, "--rounds", "1", "--round-time", "0.01"], &think[..]].concat());
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && message.contains("a bound is asked for steady"), "{message}");
     reactors.stop();
 }
 

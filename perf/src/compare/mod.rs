@@ -7,6 +7,7 @@
 mod options;
 mod process;
 mod report;
+mod sample;
 mod side;
 mod statistics;
 
@@ -15,7 +16,7 @@ use std::io::{IsTerminal, Write};
 pub use options::CompareOptions;
 pub use report::CompareReport;
 
-use report::Round;
+use report::{NotMeasured, Round};
 use side::{Player, SideError};
 
 /// Why there is no result.
@@ -24,6 +25,9 @@ pub enum CompareError {
     /// Options that don't go together, before anything ran.
     #[error("{0}")]
     Options(SideError),
+    /// A bound that can't be decided.
+    #[error("{0}")]
+    Bound(#[from] NotMeasured),
     /// A turn failed.
     #[error("{side} in round {round}: {error}")]
     Turn {
@@ -66,7 +70,7 @@ pub fn run(options: &CompareOptions) -> Result<CompareReport, CompareError> {
         }
     }
     progress(0, 0);
-    Ok(CompareReport::new(options, rounds))
+    Ok(CompareReport::new(options, rounds)?)
 }
 
 /// One line on a terminal; removed at the end.

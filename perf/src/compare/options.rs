@@ -51,7 +51,7 @@ pub struct CompareOptions {
     /// Run hosts, started targets and the limit before all other programs (SCHED_RR); needs privileges.
     #[arg(long)]
     pub real_time: bool,
-    /// Least ratio of A to B, as iops=0.8; may be repeated. Metrics: iops, bandwidth, mean, p50, p90, p99, p99.9.
+    /// Least ratio of A to B, as iops=0.8; may be repeated. Metrics: iops, steady, bandwidth, mean, p50, p90, p99, p99.9.
     #[arg(long, value_name = "METRIC=RATIO", value_parser = parse_ratio)]
     pub min_ratio: Vec<(Metric, f64)>,
     /// Most ratio of A to B, as p50=1.15; may be repeated.
@@ -120,6 +120,8 @@ pub enum HostCores {
 pub enum Metric {
     /// I/Os a second.
     Iops,
+    /// I/Os a second while nothing held them up.
+    Steady,
     /// Bytes a second.
     Bandwidth,
     /// Mean latency.
@@ -136,13 +138,14 @@ pub enum Metric {
 
 impl Metric {
     /// All, in the order of reports.
-    pub const ALL: [Self; 7] =
-        [Self::Iops, Self::Bandwidth, Self::Mean, Self::P50, Self::P90, Self::P99, Self::P99_9];
+    pub const ALL: [Self; 8] =
+        [Self::Iops, Self::Steady, Self::Bandwidth, Self::Mean, Self::P50, Self::P90, Self::P99, Self::P99_9];
 
     /// As on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Iops => "iops",
+            Self::Steady => "steady",
             Self::Bandwidth => "bandwidth",
             Self::Mean => "mean",
             Self::P50 => "p50",

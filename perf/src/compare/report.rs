@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::options::{CompareOptions, Metric};
-use super::side::Sample;
+use super::sample::Sample;
 use super::statistics::{Estimate, estimate, median};
 
 /// How the figures came about; part of every report.
@@ -28,6 +28,11 @@ pub struct CompareReport {
     met: bool,
     rounds: Vec<Round>,
 }
+
+/// A bound on what this load does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("a bound is asked for {0}, which a load without a fixed number of outstanding I/Os does not have")]
+pub struct NotMeasured(&'static str);
 
 /// One round.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -67,12 +72,15 @@ struct Bound {
 
 impl CompareReport {
     /// Puts together what was measured.
-    pub fn new(options: &CompareOptions, rounds: Vec<Round>) -> Self {
+    ///
+    /// # Errors
+    /// When a bound is asked for something that could not be measured: it can't be called met.
+    pub fn new(options: &CompareOptions, rounds: Vec<Round>) -> Result<Self, NotMeasured> {
         let row = |which: Metric| {
-            let values = |side: fn(&Round) -> &Sample| -> Vec<f64> {
+            let values = |side: fn(&Round) -> &Sample| -> Option<Vec<f64>> {
                 rounds.iter().map(|round| side(round).get(which)).collect()
             };
-            let (a, b) = (values(|round| &round.a), values(|round| &round.b));
+            let (a, b) = (values(|round| &round.a)?, values(|round| &round.b)?);
             // A turn without a single I/O fails, so nothing is divided by zero.
             let ratios: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a / b).collect();
             let ratio = estimate(&ratios)?;
@@ -81,13 +89,14 @@ impl CompareReport {
         let metrics: Vec<Row> = Metric::ALL.into_iter().filter_map(row).collect();
         let wanted = [("min", &options.min_ratio), ("max", &options.max_ratio)];
         let wanted = wanted.into_iter().flat_map(|(kind, list)| list.iter().map(move |one| (kind, one)));
-        let bounds: Vec<Bound> = wanted
-            .filter_map(|(kind, (metric, bound))| {
-                let row = metrics.iter().find(|row| row.which == *metric)?;
-                Some(Bound::new(kind, row, *bound))
+        let bounds: Result<Vec<Bound>, NotMeasured> = wanted
+            .map(|(kind, (metric, bound))| {
+                let row = metrics.iter().find(|row| row.which == *metric);
+                row.map(|row| Bound::new(kind, row, *bound)).ok_or(NotMeasured(metric.name()))
             })
             .collect();
-        Self {
+        let bounds = bounds?;
+        Ok(Self {
             schema: 1,
             a: options.a.to_string(),
             b: options.b.to_string(),
@@ -98,7 +107,7 @@ impl CompareReport {
             metrics,
             bounds,
             rounds,
-        }
+        })
     }
 
     /// Whether every bound is met.
@@ -124,6 +133,7 @@ impl CompareReport {
         for row in &self.metrics {
             let (name, unit, digits) = match row.which {
                 Metric::Iops => ("kIOPS".to_owned(), 1e3, 1),
+                Metric::Steady => ("steady kIOPS".to_owned(), 1e3, 1),
                 Metric::Bandwidth => ("GiB/s".to_owned(), f64::from(1 << 30), 3),
                 other => (format!("{} us", other.name()), 1e3, 2),
             };

@@ -6,11 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::Value;
-
-use super::options::{CompareOptions, HostCores, Load, Metric, Side, Wait};
+use super::options::{CompareOptions, HostCores, Load, Side, Wait};
 use super::process::{ProcessError, Ready, StartedTarget, run_self};
+use super::sample::{Lacking, Sample};
 use crate::job::Target;
 use crate::limit::Core;
 
@@ -24,23 +22,11 @@ pub enum SideError {
     #[error("{0}")]
     Process(#[from] ProcessError),
     /// What the host printed lacks something.
-    #[error("the report of a turn has no {0}")]
-    Report(&'static str),
+    #[error("{0}")]
+    Report(#[from] Lacking),
     /// Options that don't go together.
     #[error("{0}")]
     Options(String),
-}
-
-/// What one turn measured, in the order of [`Metric::ALL`]: I/Os and bytes a second, nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Sample {
-    iops: f64,
-    bytes_per_second: f64,
-    mean_ns: f64,
-    p50_ns: f64,
-    p90_ns: f64,
-    p99_ns: f64,
-    p99_9_ns: f64,
 }
 
 /// One side, ready for turns.
@@ -110,7 +96,7 @@ impl Player {
         };
         let output = run_self(&self.arguments, self.real_time, self.time)?;
         drop(target);
-        Sample::read(&output)
+        Ok(Sample::read(&output)?)
     }
 }
 
@@ -161,41 +147,4 @@ fn host_arguments(target: &Target, load: &Load, options: &CompareOptions) -> Res
 fn digests(words: &mut Vec<String>, header: bool, data: bool) {
     let named = [(header, "--header-digest"), (data, "--data-digest")];
     words.extend(named.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned()));
-}
-
-impl Sample {
-    /// Reads the report that `run --json` or `limit --json` prints.
-    fn read(output: &[u8]) -> Result<Self, SideError> {
-        let report: Value = serde_json::from_slice(output).map_err(|_| SideError::Report("JSON"))?;
-        let total = &report["total"];
-        let number = |value: &Value, name| value.as_f64().ok_or(SideError::Report(name));
-        // Latency over both directions, if there are two.
-        let latency = [total, &report["read"], &report["write"]]
-            .into_iter()
-            .map(|part| &part["latency_ns"])
-            .find(|latency| latency.is_object())
-            .ok_or(SideError::Report("latency"))?;
-        Ok(Self {
-            iops: number(&total["iops"], "iops")?,
-            bytes_per_second: number(&total["bytes_per_second"], "bandwidth")?,
-            mean_ns: number(&latency["mean"], "mean")?,
-            p50_ns: number(&latency["p50"], "p50")?,
-            p90_ns: number(&latency["p90"], "p90")?,
-            p99_ns: number(&latency["p99"], "p99")?,
-            p99_9_ns: number(&latency["p99_9"], "p99_9")?,
-        })
-    }
-
-    /// One of its values.
-    pub fn get(&self, metric: Metric) -> f64 {
-        match metric {
-            Metric::Iops => self.iops,
-            Metric::Bandwidth => self.bytes_per_second,
-            Metric::Mean => self.mean_ns,
-            Metric::P50 => self.p50_ns,
-            Metric::P90 => self.p90_ns,
-            Metric::P99 => self.p99_ns,
-            Metric::P99_9 => self.p99_9_ns,
-        }
-    }
 }

@@ -67,6 +67,9 @@ struct Latency {
     p99_9: u64,
     p99_99: u64,
     p99_999: u64,
+    /// Pairs of a latency and how many I/Os had it; only of a direction.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    histogram: Vec<(u64, u64)>,
 }
 
 impl LimitReport {
@@ -100,7 +103,7 @@ impl LimitReport {
                 ios,
                 iops,
                 bytes_per_second: iops * options.bs as f64,
-                latency_ns: Latency::new(&all),
+                latency_ns: Latency::new(&all, false),
             },
             client: measured.calls,
             server,
@@ -158,20 +161,22 @@ impl Direction {
             ios: latencies.count(),
             iops,
             bytes_per_second: iops * bytes as f64,
-            latency_ns: Latency::new(latencies)?,
+            latency_ns: Latency::new(latencies, true)?,
         })
     }
 }
 
 impl Latency {
     /// None without any.
-    fn new(latencies: &Latencies) -> Option<Self> {
+    fn new(latencies: &Latencies, with_histogram: bool) -> Option<Self> {
         if latencies.count() == 0 {
             return None;
         }
         let (min, mean, max) = latencies.extent();
         let histogram = latencies.to_hdr().ok()?;
         let at = |quantile| histogram.value_at_quantile(quantile).clamp(min, max);
+        let recorded = histogram.iter_recorded();
+        let recorded = recorded.map(|step| (step.value_iterated_to(), step.count_since_last_iteration()));
         Some(Self {
             min,
             mean,
@@ -183,6 +188,7 @@ impl Latency {
             p99_9: at(0.999),
             p99_99: at(0.9999),
             p99_999: at(0.99999),
+            histogram: if with_histogram { recorded.collect() } else { Vec::new() },
         })
     }
 }
