@@ -7,6 +7,7 @@ mod arguments;
 mod compare;
 mod engine;
 mod histogram;
+mod interrupt;
 mod job;
 mod job_file;
 mod limit;
@@ -60,14 +61,18 @@ fn run(arguments: &RunArguments) -> Result<(), String> {
         }
         None => None,
     };
+    interrupt::watch();
     let (mut runs, mut failed) = (Vec::new(), None);
     for (index, stage) in stages.iter().enumerate() {
         match run_stage(arguments, stage, (index + 1, stages.len())) {
             Ok(results) => runs.push(results),
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
+            Err(error) => failed = Some(error),
+        }
+        if failed.is_none() && interrupt::is_set() {
+            failed = Some("interrupted".into());
+        }
+        if failed.is_some() {
+            break;
         }
     }
     if let (Some(error), true) = (&failed, runs.is_empty()) {

@@ -1,11 +1,11 @@
-//! What other threads see of a run while it goes on, and how they end it.
+//! What other threads see of a run while it goes on.
 //!
 //! Each reactor of a job writes its own counters, some hundred times a second; whoever watches adds them up.
 
 use crate::job::Job;
 use crate::results::Second;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,13 +28,11 @@ const PHASES: [Phase; 5] = [Phase::Starting, Phase::Ramp, Phase::Measuring, Phas
 #[derive(Debug)]
 pub struct Live {
     jobs: Vec<LiveJob>,
-    stopped: AtomicBool,
 }
 
 /// A job as others see it.
 #[derive(Debug)]
 pub struct LiveJob {
-    name: String,
     seats: Vec<Seat>,
     latest: Mutex<Option<Second>>,
 }
@@ -53,35 +51,19 @@ impl Live {
     /// Of jobs that have not begun.
     pub fn new(jobs: &[Job]) -> Self {
         let live = |job: &Job| LiveJob {
-            name: job.name.clone(),
             seats: job.cores.iter().map(|_| Seat::default()).collect(),
             latest: Mutex::new(None),
         };
-        Self { jobs: jobs.iter().map(live).collect(), stopped: AtomicBool::new(false) }
+        Self { jobs: jobs.iter().map(live).collect() }
     }
 
     /// Its jobs, in order.
     pub fn jobs(&self) -> &[LiveJob] {
         &self.jobs
     }
-
-    /// Ends the run early: what was measured until then is its result.
-    pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it was ended early.
-    pub fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
 }
 
 impl LiveJob {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// How far the last of its reactors is.
     pub fn phase(&self) -> Phase {
         let last = self.seats.iter().map(|seat| seat.phase.load(Ordering::Relaxed)).min().unwrap_or(0);

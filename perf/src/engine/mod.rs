@@ -16,8 +16,6 @@
 
 mod cpu;
 mod lane;
-// The progress line and reports don't use all of it yet.
-#[allow(dead_code)]
 mod live;
 mod load;
 mod meter;
@@ -31,11 +29,10 @@ mod worker;
 mod tests;
 
 pub use cpu::process_behind;
-// What the progress line shows of jobs.
-#[allow(unused_imports)]
-pub use live::{Live, LiveJob, Phase};
+pub use live::{Live, Phase};
 
 use crate::histogram::Latencies;
+use crate::interrupt;
 use crate::job::Job;
 use crate::results::{Direction, JobResults, Results};
 use crate::target::{Attached, Session, TargetError};
@@ -54,7 +51,7 @@ use worker::{Outcome, Task, work};
 /// How to run jobs.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// What others see of the run, and how they end it early.
+    /// What others see of the run.
     pub live: Arc<Live>,
     /// The target's process, for its processor time.
     pub target_pid: Option<u32>,
@@ -118,7 +115,7 @@ struct JobShared {
 impl JobShared {
     /// Whether the job shall end early.
     fn is_over(&self) -> bool {
-        self.failed.load(Ordering::Relaxed) || self.live.is_stopped()
+        self.failed.load(Ordering::Relaxed) || interrupt::is_set()
     }
 }
 
