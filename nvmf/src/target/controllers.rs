@@ -97,6 +97,8 @@ pub(crate) struct Entry {
     pub queues: Vec<QueueRef>,
     /// The host's choice of the Volatile Write Cache feature, as the queues on all reactors see it.
     pub write_cache: Arc<AtomicBool>,
+    /// Flushes under way that its shutdown waits for.
+    pub flushes: u16,
 }
 
 /// All controllers of one reactor.
@@ -191,19 +193,20 @@ impl Controllers {
         Ok(Granted { controller_id: admission.controller_id, owner, write_cache })
     }
 
-    /// A queue's connection is gone. Returns whether the controller had been waiting for it, and it was the last.
-    pub fn queue_gone(&mut self, controller_id: u16, gone: QueueRef) {
-        let Some(entry) = self.entries.get_mut(&controller_id) else { return };
+    /// A queue's connection is gone. Returns whether it was the last of its controller, which has to be told.
+    pub fn queue_gone(&mut self, controller_id: u16, gone: QueueRef) -> bool {
+        let Some(entry) = self.entries.get_mut(&controller_id) else { return false };
         let before = entry.queues.len();
         entry.queues.retain(|queue| *queue != gone);
         if entry.queues.len() == before {
-            return;
+            return false;
         }
         entry.controller.queue_removed(gone.queue_id);
-        if entry.queues.is_empty() {
-            entry.controller.queues_gone();
+        let last = entry.queues.is_empty();
+        if last {
             self.drop_if_gone(controller_id);
         }
+        last
     }
 
     /// The admin connection is gone; returns the queues that must go too.

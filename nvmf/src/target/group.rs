@@ -5,6 +5,8 @@
 //! sends, so that what belongs together leaves together. Called by the reactor each turn and by
 //! [`super::target::Target`] through messages.
 
+mod flushes;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use sledge_nvme::Status;
-use sledge_nvme::io::{IoCommand, IoCompletion, Operation, Submitted};
+use sledge_nvme::io::IoCompletion;
 use sledge_reactor::local::LocalKey;
 use sledge_reactor::message::Handle;
 use sledge_reactor::net::{DetachedStream, ReadySet};
@@ -22,6 +24,7 @@ use sledge_reactor::poller::{Poller, Turn};
 use sledge_reactor::task::spawn_local;
 use sledge_reactor::time::{Instant, now};
 
+use self::flushes::INTERNAL;
 use super::connection::state::{Event, State};
 use super::connection::{Connection, RECEIVE_SCRATCH_BYTES, TRANSMIT_SCRATCH_BYTES};
 use super::controller::{Action, CommandError, Controller, ControllerIdentity};
@@ -29,9 +32,6 @@ use super::controllers::{Admission, Controllers, Entry, Granted, QueueRef, Refus
 use super::definition::{DISCOVERY_NQN, TargetDefinition};
 use super::namespace_table::NamespaceTable;
 use super::waiting::{Shortage, WaitingForBuffers};
-
-/// The connection number in tokens of flushes that no connection asked for.
-const INTERNAL: u32 = u32::MAX;
 
 /// How groups find each other.
 #[derive(Clone)]
@@ -207,7 +207,7 @@ impl PollGroup {
         for completion in done.drain(..) {
             let (key, slot) = Connection::of_token(completion.token);
             if key == INTERNAL {
-                self.flushes -= 1;
+                self.flushed(slot);
                 continue;
             }
             match self.connections.get_mut(key as usize) {
@@ -354,17 +354,6 @@ impl PollGroup {
         self.shared.namespaces.outstanding() + self.flushes
     }
 
-    /// Starts a flush of every device with a volatile cache.
-    pub fn flush_devices(&mut self) {
-        for channel in self.shared.namespaces.cached() {
-            let io = IoCommand::new(u64::from(INTERNAL) << 16, Operation::Flush, 0, 0);
-            match self.shared.namespaces.submit(channel, io) {
-                Submitted::Done(_) => {}
-                Submitted::Pending => self.flushes += 1,
-            }
-        }
-    }
-
     /// Closes every connection.
     pub fn close_all(&mut self) {
         self.close_where(|_| true);
@@ -503,7 +492,13 @@ impl PollGroup {
         let controller = Controller::new(identity, shared.definition.transport, shared.now);
         let write_cache = Arc::new(AtomicBool::new(controller.write_cache_enabled()));
         let granted = Granted { controller_id, owner: shared.this, write_cache: write_cache.clone() };
-        let entry = Entry { controller, admin: Some(admission.connection), queues: Vec::new(), write_cache };
+        let entry = Entry {
+            controller,
+            admin: Some(admission.connection),
+            queues: Vec::new(),
+            write_cache,
+            flushes: 0,
+        };
         shared.controllers.insert(controller_id, entry);
         Ok(granted)
     }
@@ -521,7 +516,9 @@ impl PollGroup {
         }
         let gone = QueueRef { queue_id, reactor: self.shared.this, connection };
         self.tell(owner, move |group| {
-            group.shared.controllers.queue_gone(controller_id, gone);
+            if group.shared.controllers.queue_gone(controller_id, gone) {
+                group.queues_closed(controller_id);
+            }
             group.shared.collect_actions(controller_id);
         });
     }
@@ -551,8 +548,7 @@ impl PollGroup {
             Action::DisconnectQueues(reason) => {
                 tracing::info!(controller_id, ?reason, queues = queues.len(), "controller closes its queues");
                 if queues.is_empty() {
-                    entry.controller.queues_gone();
-                    self.shared.collect_actions(controller_id);
+                    self.queues_closed(controller_id);
                 } else {
                     self.close_queues(controller_id, queues);
                 }

@@ -238,6 +238,12 @@ impl NamespaceTable {
         (0..self.open.len()).filter(|at| caches(&self.open[*at])).collect()
     }
 
+    /// Those of [`NamespaceTable::cached`] that are one subsystem's.
+    pub fn cached_of(&self, nqn: &str) -> Vec<usize> {
+        let all = self.view(nqn).map_or_else(Vec::new, |view| view.all_channels());
+        self.cached().into_iter().filter(|channel| all.contains(channel)).collect()
+    }
+
     fn drop_drained(&mut self) {
         for entry in &mut self.open {
             if entry.as_ref().is_some_and(|open| open.retired && open.channel.outstanding() == 0) {

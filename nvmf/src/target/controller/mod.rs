@@ -48,7 +48,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sledge_nvme::Status;
-use sledge_nvme::property::Configuration;
+use sledge_nvme::property::{Configuration, ShutdownNotification};
 use sledge_reactor::time::Instant;
 
 use super::definition::{SubsystemDefinition, TransportOptions};
@@ -324,6 +324,13 @@ impl Controller {
     /// The connection of I/O queue `qid` is gone.
     pub fn queue_removed(&mut self, qid: u16) {
         self.io_queues.remove(&qid);
+    }
+
+    /// Whether it shuts down so that nothing may be left in volatile caches: the host lets the power go afterwards.
+    #[must_use]
+    pub fn shuts_down_normally(&self) -> bool {
+        self.state == State::ShuttingDown
+            && self.configuration.shutdown() == Some(ShutdownNotification::Normal)
     }
 
     /// All I/O queues are closed, as [`Action::DisconnectQueues`] asked: a reset or shutdown finishes.

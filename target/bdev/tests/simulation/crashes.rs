@@ -226,3 +226,32 @@ fn a_drained_target_leaves_nothing_in_the_cache() {
         assert_eq!(disk.unsynced_blocks(), 0, "acknowledged writes are left in the disk's cache");
     });
 }
+
+// Without this a host that waits for CSTS.SHST before it lets the power go loses what it has written.
+#[test]
+fn a_shutdown_leaves_nothing_in_the_cache() {
+    for_seeds(20, |seed| {
+        let mut world = World::new(seed, SimulationConfig::default(), 2, 1);
+        let disk = world.simulation.disk(world.target_node, DISK).create(1 << 20, 512);
+        serve(&mut world, 512);
+        for queues in [1, 0] {
+            let options = world.options();
+            let write = async move || {
+                let controller = Controller::connect(options).await.unwrap();
+                let queue = Queue::new(QueuePair::open(&controller, 1).await.unwrap());
+                queue.write(5, &[7; 4096]).await;
+                if queues == 0 {
+                    drop(queue);
+                    sleep(Duration::from_millis(50)).await;
+                    controller.shutdown().await.unwrap();
+                } else {
+                    controller.shutdown().await.unwrap();
+                    drop(queue);
+                }
+            };
+            world.simulation.block_on(world.host_node, write).unwrap();
+            assert_eq!(disk.unsynced_blocks(), 0, "acknowledged writes are left in the disk's cache");
+        }
+        world.expect_target_is_empty(1);
+    });
+}
