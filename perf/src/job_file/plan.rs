@@ -117,7 +117,7 @@ impl Planner<'_> {
                 .ok_or("no core to run on")?,
         };
         self.made += 1;
-        let rate_iops = rate(draft, [&read_sizes, &write_sizes]);
+        let (rate_iops, read_percent) = rate(draft, [&read_sizes, &write_sizes])?;
         if rate_iops.is_some() && !draft.think_time.is_zero() {
             return Err("a rate and thinktime don't go together".into());
         }
@@ -125,7 +125,7 @@ impl Planner<'_> {
             name: name.to_owned(),
             target,
             mode: draft.mode,
-            read_percent: read_percent(draft),
+            read_percent,
             read_sizes,
             write_sizes,
             distribution: draft.distribution,
@@ -212,20 +212,36 @@ fn mean(sizes: &SizeSplit) -> f64 {
     sizes.0.iter().map(|(bytes, share)| f64::from(*bytes) * f64::from(*share) / 100.0).sum()
 }
 
-/// I/Os due each second. fio caps each direction by itself; the mix of both is what the tighter of the two allows.
-fn rate(draft: &Draft, sizes: [&SizeSplit; 2]) -> Option<f64> {
-    let reads = f64::from(read_percent(draft)) / 100.0;
-    let other = if matches!(draft.mode, Mode::Trim | Mode::Randtrim) { 2 } else { 1 };
-    let mut tightest: Option<f64> = None;
-    for (index, share, size) in [(0, reads, mean(sizes[0])), (other, 1.0 - reads, mean(sizes[1]))] {
-        let by_iops = draft.rate_iops[index].map(|rate| rate as f64);
-        let by_bytes = draft.rate_bytes[index].map(|rate| rate as f64 / size);
-        for rate in by_iops.into_iter().chain(by_bytes).filter(|_| share > 0.0) {
-            let all = rate / share;
-            tightest = Some(tightest.map_or(all, |rate| rate.min(all)));
-        }
+/// I/Os due each second, and the percentage of reads among them. Rates of reads and writes stand as they are, as in
+/// fio, whatever the mix was meant to be.
+fn rate(draft: &Draft, sizes: [&SizeSplit; 2]) -> Parsed<(Option<f64>, u8)> {
+    let of = |direction: usize, size: f64| {
+        let by_iops = draft.rate_iops[direction].map(|rate| rate as f64);
+        let by_bytes = draft.rate_bytes[direction].map(|rate| rate as f64 / size);
+        by_iops.into_iter().chain(by_bytes).reduce(f64::min)
+    };
+    let (reads, writes, trims) = (of(0, mean(sizes[0])), of(1, mean(sizes[1])), of(2, mean(sizes[1])));
+    let percent = read_percent(draft);
+    match (draft.mode, percent) {
+        (Mode::Trim | Mode::Randtrim, _) => Ok((trims, percent)),
+        (_, 100) => Ok((reads, percent)),
+        (_, 0) => Ok((writes, percent)),
+        _ => match (reads, writes) {
+            (None, None) => Ok((None, percent)),
+            (Some(reads), Some(writes)) => {
+                let all = reads + writes;
+                let percent = (reads / all * 100.0).round().clamp(1.0, 99.0);
+                let off = (all * percent / 100.0 - reads).abs();
+                if off > 0.05 * reads.min(writes) {
+                    return Err(
+                        "the rates of reads and writes are too far apart for one job; give each a job".into(),
+                    );
+                }
+                Ok((Some(all), percent as u8))
+            }
+            _ => Err("a rate for reads or writes alone can't be done here; give each a job".into()),
+        },
     }
-    tightest
 }
 
 /// What `filename` names, or the file that fio would make up.

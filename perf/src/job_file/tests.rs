@@ -125,14 +125,18 @@ fn size_splits() {
 #[test]
 fn rates_are_those_of_both_directions() {
     for (option, rate) in [
-        ("rate_iops=1000", Some(1000.0)),
-        ("rate=1m", Some(256.0)),
-        ("rw=write\nrate_iops=5,700", Some(700.0)),
-        ("rw=randrw\nrwmixread=75\nrate_iops=300,1000", Some(400.0)),
-        ("rw=randrw\nrwmixread=75\nrate_iops=3000,100", Some(400.0)),
-        ("rw=write\nrate_iops=500,", None),
+        ("rate_iops=1000", (Some(1000.0), 100)),
+        ("rate=1m", (Some(256.0), 100)),
+        ("rw=write\nrate_iops=5,700", (Some(700.0), 0)),
+        ("rw=trim\nbs=8k\nrate=1,1,1m", (Some(128.0), 0)),
+        ("rw=randrw\nrwmixread=75\nrate_iops=300,900", (Some(1200.0), 25)),
+        ("rw=randrw\nrwmixread=75\nrate_iops=1000", (Some(2000.0), 50)),
+        ("rw=randrw\nrate=1m,2m\nrate_iops=100", (Some(200.0), 50)),
+        ("rw=randrw\nrwmixread=75", (None, 75)),
+        ("rw=write\nrate_iops=500,", (None, 0)),
     ] {
-        assert_eq!(job(option).rate_iops, rate, "{option}");
+        let job = job(option);
+        assert_eq!((job.rate_iops, job.read_percent), rate, "{option}");
     }
 }
 
@@ -230,6 +234,8 @@ fn what_cannot_be_done_names_file_line_and_option() {
         ("[a]\ncpus_allowed=3-1", "job.fio:2: cpus_allowed"),
         ("[a]\ntime_based\nsize=1m", "job.fio:1: job \"a\": time_based needs a runtime"),
         ("[a]\nsize=4k\nfilename=/tmp/a:/tmp/b", "job.fio:1: job \"a\": \"/tmp/a:/tmp/b\" is a list"),
+        ("[a]\nsize=4k\nfilename=x\nrw=rw\nrate_iops=5,", "a rate for reads or writes alone"),
+        ("[a]\nsize=4k\nfilename=x\nrw=rw\nrate_iops=1,1000", "too far apart"),
         ("[a]\nsize=4k\nrate_iops=5\nthinktime=5", "a rate and thinktime don't go together"),
         ("[a]\nsize=4k\nfilename=x\nrw=write\nverify=md5\nnumjobs=2", "need an offset_increment"),
         ("[a]\nfilename=nvme-tcp://x/y\nsize=4k", "job \"a\": \"x\" is not ADDRESS"),
