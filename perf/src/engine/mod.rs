@@ -26,6 +26,9 @@ mod worker;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+mod allocation_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use cpu::process_behind;

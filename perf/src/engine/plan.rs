@@ -1,7 +1,7 @@
 //! A job against its target: whether it is possible, and which blocks each lane uses.
 
 use super::RunError;
-use crate::job::{Distribution, Job, SizeSplit};
+use crate::job::{Distribution, Job};
 use crate::target::Attached;
 use crate::verify::MAX_PLACES;
 use crate::workload::Range;
@@ -37,28 +37,24 @@ fn problem(job: &Job, text: String) -> RunError {
 }
 
 /// The sizes that a job uses.
-fn sizes(job: &Job) -> impl Iterator<Item = u32> {
+fn sizes(job: &Job) -> Vec<u32> {
     let reads = job.mode.reads(job.read_percent).then_some(&job.read_sizes);
     let writes = (job.mode.writes(job.read_percent) || job.mode.trims()).then_some(&job.write_sizes);
-    let splits: Vec<&SizeSplit> = reads.into_iter().chain(writes).collect();
-    splits
-        .into_iter()
-        .flat_map(|split| split.0.iter())
-        .map(|(bytes, _)| *bytes)
-        .collect::<Vec<_>>()
-        .into_iter()
+    reads.into_iter().chain(writes).flat_map(|split| split.0.iter()).map(|(bytes, _)| *bytes).collect()
 }
 
 fn buffer_bytes(job: &Job) -> usize {
-    if job.mode.trims() { 0 } else { sizes(job).max().unwrap_or(0) as usize }
+    if job.mode.trims() { 0 } else { sizes(job).into_iter().max().unwrap_or(0) as usize }
 }
 
 /// Checks what can be known of a job without its target.
 pub fn check(job: &Job) -> Result<(), RunError> {
     let lanes = job.cores.len() * usize::from(job.lanes);
-    let says = if let Some(bytes) = sizes(job).find(|bytes| !bytes.is_multiple_of(512) || *bytes == 0) {
+    let says = if let Some(bytes) =
+        sizes(job).into_iter().find(|bytes| !bytes.is_multiple_of(512) || *bytes == 0)
+    {
         format!("an I/O of {bytes} bytes is not a multiple of 512")
-    } else if let Some(bytes) = sizes(job).find(|bytes| *bytes > MAX_BYTES && !job.mode.trims()) {
+    } else if let Some(bytes) = sizes(job).into_iter().find(|bytes| *bytes > MAX_BYTES && !job.mode.trims()) {
         format!("an I/O of {bytes} bytes is over the limit of {MAX_BYTES}")
     } else if [&job.read_sizes, &job.write_sizes]
         .iter()
@@ -116,12 +112,13 @@ impl Plan {
     pub fn new(job: &Job, attached: Attached) -> Result<Self, RunError> {
         let block_bytes = attached.geometry.block_bytes;
         let lanes = job.cores.len() as u64 * u64::from(job.lanes);
-        if let Some(bytes) = sizes(job).find(|bytes| !bytes.is_multiple_of(block_bytes)) {
+        if let Some(bytes) = sizes(job).into_iter().find(|bytes| !bytes.is_multiple_of(block_bytes)) {
             let text = format!("an I/O of {bytes} bytes is not a multiple of the block size {block_bytes}");
             return Err(problem(job, text));
         }
         if let Some(most) = attached.max_transfer
-            && let Some(bytes) = sizes(job).find(|bytes| !job.mode.trims() && u64::from(*bytes) > most)
+            && let Some(bytes) =
+                sizes(job).into_iter().find(|bytes| !job.mode.trims() && u64::from(*bytes) > most)
         {
             return Err(problem(
                 job,
@@ -139,7 +136,7 @@ impl Plan {
         let bytes = job.size.map_or(there, |size| size.min(there));
         let first = job.offset / u64::from(block_bytes);
         let whole = Range { first, blocks: bytes / u64::from(block_bytes) };
-        let in_blocks = || sizes(job).map(|bytes| bytes / block_bytes);
+        let in_blocks = || sizes(job).into_iter().map(|bytes| bytes / block_bytes);
         let (smallest, largest) = (in_blocks().min().unwrap_or(1), in_blocks().max().unwrap_or(1));
         let grain = in_blocks().fold(0, common_divisor).max(1);
         // Random lanes may meet; streams, and what is verified, have blocks of their own.

@@ -2,7 +2,7 @@
 
 use super::worker::{Task, work};
 use super::*;
-use crate::job::{Mode, SizeSplit, Target};
+use crate::job::{Distribution, Mode, SizeSplit, Target};
 use sledge_reactor::sim::{DiskFault, NodeId, SimulatedDisk, Simulation};
 use sledge_reactor::{current, spawn_local};
 use std::cell::RefCell;
@@ -27,7 +27,7 @@ fn job(mode: Mode) -> Job {
 }
 
 /// Starts a job on the current reactor, as the only one of its run.
-async fn run_here(job: Job) -> JobResults {
+pub async fn run_here(job: Job) -> JobResults {
     plan::check(&job).unwrap();
     let live = Arc::new(Live::new(std::slice::from_ref(&job)));
     let attached = Attached::new(&job, 1, &current(), &Session::default()).unwrap();
@@ -207,4 +207,58 @@ fn decay_is_found_and_named() {
     let first = results.first_error.unwrap();
     assert!(first.starts_with("wrong data: misplaced: block "), "{first}");
     assert!(results.verified > 0);
+}
+
+/// How a job fits the disk, or why it does not.
+fn planned(job: Job) -> Result<Plan, String> {
+    let (mut simulation, node, _disk) = world();
+    let planned = simulation.block_on(node, || async move {
+        plan::check(&job).map_err(|error| error.to_string())?;
+        let attached = Attached::new(&job, 1, &current(), &Session::default()).unwrap();
+        Plan::new(&job, attached).map_err(|error| error.to_string())
+    });
+    planned.unwrap()
+}
+
+// Without it lanes could write over what others verify, or hot blocks differ from queue to queue.
+#[test]
+fn lanes_share_or_divide_their_range() {
+    let mut divided = job(Mode::Randrw);
+    (divided.verify, divided.lanes, divided.cores) = (true, 2, vec![0, 1]);
+    (divided.offset, divided.size) = (4096, Some(200 << 10));
+    divided.write_sizes = SizeSplit(vec![(4096, 50), (6144, 50)]);
+    let plan = planned(divided.clone()).unwrap();
+    assert_eq!((plan.grain, plan.buffer_bytes, plan.resizes), (4, 6144, true));
+    let ranges: Vec<_> = (0..4).map(|lane| (plan.range(lane).first, plan.range(lane).blocks)).collect();
+    // 50 KiB each, down to whole places of the smallest size.
+    assert_eq!(ranges, [(8, 96), (104, 96), (200, 96), (296, 96)]);
+    assert_eq!(plan.job.size, Some(192 << 10));
+    divided.verify = false;
+    let plan = planned(divided).unwrap();
+    assert_eq!(plan.range(0), plan.range(3));
+    assert_eq!((plan.range(0).first, plan.range(0).blocks), (8, 400));
+}
+
+// Without it a job that makes no sense could start, or its user have to guess what is wrong with it.
+#[test]
+fn impossible_jobs_are_refused_by_name() {
+    let refused: [(fn(&mut Job), &str); 10] = [
+        (|job| job.write_sizes = SizeSplit::one(1000), "not a multiple of 512"),
+        (|job| job.write_sizes = SizeSplit::one(2 << 20), "over the limit"),
+        (|job| job.write_sizes = SizeSplit(vec![(4096, 60), (8192, 30)]), "don't add up to 100"),
+        (|job| job.distribution = Distribution::Zipf(0.0), "theta has to be above 0"),
+        (|job| job.distribution = Distribution::Pareto(1.0), "between 0 and 1"),
+        (|job| job.rate_iops = Some(f64::NAN), "above zero"),
+        (|job| (job.rate_iops, job.think_time) = (Some(1.0), MILLI), "one of both"),
+        (|job| job.cores = vec![1, 1], "named twice"),
+        (|job| job.offset = 100, "the offset 100"),
+        (|job| job.offset = 1 << 20, "0 bytes are too few"),
+    ];
+    for (spoil, words) in refused {
+        let mut job = job(Mode::Randwrite);
+        job.name = "spoilt".into();
+        spoil(&mut job);
+        let error = planned(job).unwrap_err();
+        assert!(error.starts_with("spoilt: ") && error.contains(words), "{error}");
+    }
 }
