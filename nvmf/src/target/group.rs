@@ -31,6 +31,7 @@ use super::controller::{Action, CommandError, Controller, ControllerIdentity};
 use super::controllers::{Admission, Controllers, Entry, Granted, QueueRef, Refusal};
 use super::definition::{DISCOVERY_NQN, TargetDefinition};
 use super::namespace_table::NamespaceTable;
+use super::reports::QueueTotals;
 use super::waiting::{Shortage, WaitingForBuffers};
 
 /// How groups find each other.
@@ -90,6 +91,8 @@ pub(crate) struct Shared {
     pub waiting_for_buffers: WaitingForBuffers,
     /// What is to be done after the connection at hand.
     pub actions: VecDeque<GroupAction>,
+    /// Queues that were ever connected here.
+    pub admitted: QueueTotals,
     /// Where connections receive.
     pub receive_scratch: Vec<u8>,
     /// Where connections build headers.
@@ -153,6 +156,7 @@ impl PollGroup {
                 flush: Vec::new(),
                 waiting_for_buffers: WaitingForBuffers::default(),
                 actions: VecDeque::new(),
+                admitted: QueueTotals { reactor: this, ..QueueTotals::default() },
                 receive_scratch: vec![0; RECEIVE_SCRATCH_BYTES],
                 transmit_scratch: vec![0; TRANSMIT_SCRATCH_BYTES],
             },
@@ -378,6 +382,11 @@ impl PollGroup {
     /// The controllers, for reports.
     pub fn controllers(&self) -> impl Iterator<Item = &Entry> {
         self.shared.controllers.iter()
+    }
+
+    /// How many queues were ever connected, for reports.
+    pub fn admitted(&self) -> QueueTotals {
+        self.shared.admitted
     }
 
     /// This reactor's place in the target.

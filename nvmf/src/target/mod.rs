@@ -18,6 +18,6 @@ mod target;
 mod waiting;
 
 pub use definition::*;
-pub use reports::{ConnectionReport, ControllerReport};
+pub use reports::{ConnectionReport, ControllerReport, QueueTotals};
 pub use statistics::SubsystemStatistics;
 pub use target::{Target, TargetError};

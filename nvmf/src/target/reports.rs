@@ -54,6 +54,24 @@ pub struct ControllerReport {
     pub keep_alive_ms: u32,
 }
 
+/// The queues that hosts have connected on one reactor since the target was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueTotals {
+    /// The reactor's place in the target.
+    pub reactor: u32,
+    /// Admin queues.
+    pub admin_queues: u64,
+    /// I/O queues.
+    pub io_queues: u64,
+}
+
+impl QueueTotals {
+    pub(super) fn count(&mut self, queue_id: u16) {
+        let kind = if queue_id == 0 { &mut self.admin_queues } else { &mut self.io_queues };
+        *kind += 1;
+    }
+}
+
 pub(crate) fn connections(group: &PollGroup) -> Vec<ConnectionReport> {
     let report = |connection: &super::connection::Connection| {
         let queue = connection.queue();

@@ -21,7 +21,7 @@ use sledge_reactor::time::{now, sleep};
 use super::acceptor::Listening;
 use super::definition::TargetDefinition;
 use super::group::{Directory, GroupPoller, PollGroup};
-use super::reports::{ConnectionReport, ControllerReport};
+use super::reports::{ConnectionReport, ControllerReport, QueueTotals};
 
 /// How often groups look at deadlines and keep-alives.
 const TICK: Duration = Duration::from_millis(100);
@@ -294,6 +294,11 @@ impl Target {
     /// Every controller of every reactor.
     pub async fn controllers(&self) -> Vec<ControllerReport> {
         self.gather(super::reports::controllers).await
+    }
+
+    /// How many queues hosts have connected, of each reactor.
+    pub async fn queue_totals(&self) -> Vec<QueueTotals> {
+        self.gather(|group| vec![group.admitted()]).await
     }
 
     async fn gather<T: Send + 'static>(&self, report: fn(&PollGroup) -> Vec<T>) -> Vec<T> {

@@ -78,4 +78,10 @@ fn connected_hosts_are_listed() {
     // To take the subsystem away is to send its hosts away.
     target.says(&["subsystem", "delete", NQN]);
     assert_eq!(target.json(&["status"])["subsystems"], 0);
+    let stats = &target.json(&["rpc", "nvmf_get_stats"])["poll_groups"][0];
+    assert_eq!(
+        (&stats["admin_qpairs"], &stats["io_qpairs"]),
+        (&json!(1), &json!(1)),
+        "what was stays counted"
+    );
 }

@@ -157,6 +157,7 @@ impl Connection {
                 let view = shared.namespaces.view(&admission.subsystem_nqn);
                 let controller_id = granted.controller_id;
                 self.admit(&admission, granted, view, &shared.definition.transport);
+                shared.admitted.count(admission.queue_id);
                 self.respond(slot, Status::SUCCESS, u64::from(controller_id), shared);
             }
             Err(refusal) => self.respond(slot, refusal.status, u64::from(refusal.result), shared),

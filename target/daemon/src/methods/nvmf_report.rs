@@ -89,6 +89,7 @@ pub(super) struct GetStats {
 
 pub(super) async fn get_stats(daemon: Arc<Daemon>, _: GetStats) -> Result<Value, RpcError> {
     let connections = daemon.target().connections().await;
+    let totals = daemon.target().queue_totals().await;
     let model = daemon.model();
     let groups: Vec<Value> = daemon
         .reactors()
@@ -106,8 +107,11 @@ pub(super) async fn get_stats(daemon: Arc<Daemon>, _: GetStats) -> Result<Value,
                     counters.read_commands.load(Relaxed) + counters.write_commands.load(Relaxed)
                 })
                 .sum();
+            let total = totals.iter().find(|total| total.reactor == place).copied().unwrap_or_default();
             json!({
                 "name": format!("reactor_{place}"),
+                "admin_qpairs": total.admin_queues,
+                "io_qpairs": total.io_queues,
                 "current_admin_qpairs": queues().filter(|queue| queue.queue_id == 0).count(),
                 "current_io_qpairs": queues().filter(|queue| queue.queue_id != 0).count(),
                 "pending_bdev_io": here().map(|queue| u64::from(queue.outstanding)).sum::<u64>(),

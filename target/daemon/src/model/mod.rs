@@ -104,7 +104,12 @@ impl Model {
     /// -32602 when there is none.
     pub fn subsystem(&self, nqn: &str) -> Result<&SubsystemDefinition, RpcError> {
         let found = self.definition.subsystems.get(nqn).map(Arc::as_ref);
-        found.ok_or_else(|| RpcError::invalid_param("nqn", format!("there is no subsystem {nqn}")))
+        found.ok_or_else(|| {
+            RpcError::invalid_param(
+                "nqn",
+                format!("there is no subsystem {nqn}: list them with nvmf_get_subsystems"),
+            )
+        })
     }
 }
 
