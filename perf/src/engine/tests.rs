@@ -242,7 +242,8 @@ fn lanes_share_or_divide_their_range() {
 // Without it a job that makes no sense could start, or its user have to guess what is wrong with it.
 #[test]
 fn impossible_jobs_are_refused_by_name() {
-    let refused: [(fn(&mut Job), &str); 10] = [
+    type Spoil = fn(&mut Job);
+    let refused: [(Spoil, &str); 10] = [
         (|job| job.write_sizes = SizeSplit::one(1000), "not a multiple of 512"),
         (|job| job.write_sizes = SizeSplit::one(2 << 20), "over the limit"),
         (|job| job.write_sizes = SizeSplit(vec![(4096, 60), (8192, 30)]), "don't add up to 100"),
