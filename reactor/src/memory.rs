@@ -15,7 +15,7 @@ pub use buffer::Buffer;
 pub use lent::{LendOwner, Lent};
 pub use pool::{MAX_BUFFER_BYTES, MIN_BUFFER_BYTES, Pool, PoolOptions, PoolStatistics};
 pub(crate) use reactor_memory::ReactorMemory;
-pub use region::Backing;
+pub use region::{Backing, map_anonymous};
 pub use segments::{Full, MAX_SEGMENTS, Segment, Segments};
 
 /// Takes a buffer of `len` bytes from the current reactor's pool; `None` when the pool is dry or `len` is

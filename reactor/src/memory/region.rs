@@ -100,21 +100,22 @@ impl Drop for Region {
     }
 }
 
-/// An anonymous private mapping.
-fn map(len: usize, extra_flags: libc::c_int) -> io::Result<NonNull<u8>> {
-    // SAFETY: a new anonymous mapping touches no existing memory.
-    let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra_flags,
-            -1,
-            0,
-        )
-    };
+/// A new private anonymous mapping of `len` bytes of zeroes, which is the caller's to unmap. `protection` is `PROT_READ`,
+/// with or without `PROT_WRITE`; `flags` are `MAP_` flags besides, such as `MAP_HUGETLB` or `MAP_POPULATE`.
+///
+/// # Errors
+/// The kernel's, when it refuses.
+pub fn map_anonymous(len: usize, protection: libc::c_int, flags: libc::c_int) -> io::Result<NonNull<u8>> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags & !libc::MAP_FIXED;
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
     if address == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
     NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned the null page"))
+}
+
+/// Memory to read and write.
+fn map(len: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
+    map_anonymous(len, libc::PROT_READ | libc::PROT_WRITE, flags)
 }

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use sledge_reactor::memory::{LendOwner, Lent, MAX_SEGMENTS, Segments};
+use sledge_reactor::memory::{LendOwner, Lent, MAX_SEGMENTS, Segments, map_anonymous};
 
 /// Bytes of the region: the longest single loan.
 pub(crate) const ZERO_BYTES: usize = 1 << 20;
@@ -40,7 +40,7 @@ impl Zeroes {
         let start = match REGION.get() {
             Some(region) => region.0,
             None => {
-                let mapped = map()?;
+                let mapped = map_anonymous(ZERO_BYTES, libc::PROT_READ, libc::MAP_POPULATE)?;
                 // When two come first at once, one mapping too many stays; it has no memory of its own.
                 REGION.get_or_init(|| Region(mapped)).0
             }
@@ -75,22 +75,4 @@ impl Zeroes {
         // SAFETY: as in `lend`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), ZERO_BYTES) }
     }
-}
-
-fn map() -> io::Result<NonNull<u8>> {
-    // SAFETY: a new anonymous mapping touches no existing memory.
-    let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            ZERO_BYTES,
-            libc::PROT_READ,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
-            -1,
-            0,
-        )
-    };
-    if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned the null page"))
 }

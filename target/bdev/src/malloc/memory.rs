@@ -6,6 +6,8 @@
 use std::io;
 use std::ptr::NonNull;
 
+use sledge_reactor::memory::map_anonymous;
+
 use crate::gate::Gate;
 
 /// Bytes of an ordinary page.
@@ -147,22 +149,7 @@ impl Drop for Memory {
 
 /// Maps `len` bytes. The kernel checks the size against what the machine could have at all.
 fn map(len: usize, extra_flags: libc::c_int) -> io::Result<Mapping> {
-    // SAFETY: a new anonymous mapping touches no existing memory.
-    let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | extra_flags,
-            -1,
-            0,
-        )
-    };
-    if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    let start =
-        NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned the null page"))?;
+    let start = map_anonymous(len, libc::PROT_READ | libc::PROT_WRITE, extra_flags)?;
     Ok(Mapping { start, len })
 }
 

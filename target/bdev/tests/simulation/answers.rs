@@ -19,18 +19,8 @@ use uuid::Uuid;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use crate::support::raw::{Arrived, PLAIN, RawQueue, read_pdu, read_to_end, write_all};
+use crate::support::raw::{Arrived, PLAIN, RawQueue, queues, read_pdu, read_to_end, with_a_disk, write_all};
 use crate::support::{World, malloc, options};
-
-/// Runs one host against a disk of 1,024 blocks of 512 bytes, as namespace 1; then nothing may be left.
-fn with_a_disk<F: Future<Output = ()> + 'static>(host: impl FnOnce(SocketAddr) -> F) {
-    let config = SimulationConfig { pool_bytes: 8 << 20, ..SimulationConfig::default() };
-    let mut world = World::new(1, config, 2, 1);
-    world.serve(vec![malloc("disk", 1024, 512)]);
-    let address = world.address();
-    world.simulation.block_on(world.host_node, || host(address)).unwrap();
-    world.expect_target_is_empty(1);
-}
 
 /// As [`with_a_disk`], with a disk that takes a second for each command.
 fn with_a_slow_disk<F: Future<Output = ()> + 'static>(host: impl FnOnce(SocketAddr) -> F) {
@@ -46,14 +36,6 @@ fn with_a_slow_disk<F: Future<Output = ()> + 'static>(host: impl FnOnce(SocketAd
     let address = world.address();
     world.simulation.block_on(world.host_node, || host(address)).unwrap();
     world.expect_target_is_empty(1);
-}
-
-/// An admin queue and an I/O queue of one controller.
-async fn queues(address: SocketAddr) -> (RawQueue, RawQueue) {
-    let (admin, cntlid) = RawQueue::admin(address, 77, 0).await;
-    let mut io = RawQueue::initialize(address, false, false).await;
-    io.connect(1, cntlid, 77, 0).await.unwrap();
-    (admin, io)
 }
 
 /// Connects an I/O queue of 32 entries without submission queue flow control; its completion.

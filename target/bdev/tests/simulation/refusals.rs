@@ -1,36 +1,14 @@
 //! Tables of what a host can get wrong, each with what it gets: a status for a command, FES and FEI for a PDU.
 
-use std::net::SocketAddr;
-
 use sledge_nvme::command::Fuse;
 use sledge_nvme::sgl::Descriptor;
 use sledge_nvme::{Command, Status};
 use sledge_nvmf::pdu::{DataHeader, DataKind};
-use sledge_reactor::sim::SimulationConfig;
 
-use crate::support::raw::{Arrived, RawQueue, read_to_end, write_all};
-use crate::support::{World, malloc};
+use crate::support::raw::{Arrived, queues, read_to_end, with_a_disk, write_all};
 
 /// Bytes of the large writes here.
 const LARGE: u32 = 131_072;
-
-/// Runs one host against a disk of 1,024 blocks of 512 bytes, as namespace 1; then nothing may be left.
-fn with_a_disk<F: Future<Output = ()> + 'static>(host: impl FnOnce(SocketAddr) -> F) {
-    let config = SimulationConfig { pool_bytes: 8 << 20, ..SimulationConfig::default() };
-    let mut world = World::new(1, config, 2, 1);
-    world.serve(vec![malloc("disk", 1024, 512)]);
-    let address = world.address();
-    world.simulation.block_on(world.host_node, || host(address)).unwrap();
-    world.expect_target_is_empty(1);
-}
-
-/// An admin queue and an I/O queue of one controller.
-async fn queues(address: SocketAddr) -> (RawQueue, RawQueue) {
-    let (admin, cntlid) = RawQueue::admin(address, 77, 0).await;
-    let mut io = RawQueue::initialize(address, false, false).await;
-    io.connect(1, cntlid, 77, 0).await.unwrap();
-    (admin, io)
-}
 
 fn with_data(mut command: Command, descriptor: Descriptor) -> Command {
     command.dptr = descriptor;

@@ -12,6 +12,7 @@ use sledge_nvmf::pdu::{
     encode_initialize_request,
 };
 use sledge_reactor::TcpStream;
+use sledge_reactor::sim::SimulationConfig;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Writes all bytes.
@@ -234,4 +235,22 @@ impl RawQueue {
             other => panic!("PDU of type {other:#x}"),
         })
     }
+}
+
+/// Runs one host against a disk of 1,024 blocks of 512 bytes, as namespace 1; then nothing may be left.
+pub fn with_a_disk<F: Future<Output = ()> + 'static>(host: impl FnOnce(SocketAddr) -> F) {
+    let config = SimulationConfig { pool_bytes: 8 << 20, ..SimulationConfig::default() };
+    let mut world = super::World::new(1, config, 2, 1);
+    world.serve(vec![super::malloc("disk", 1024, 512)]);
+    let address = world.address();
+    world.simulation.block_on(world.host_node, || host(address)).unwrap();
+    world.expect_target_is_empty(1);
+}
+
+/// An admin queue and an I/O queue of one controller.
+pub async fn queues(address: SocketAddr) -> (RawQueue, RawQueue) {
+    let (admin, cntlid) = RawQueue::admin(address, 77, 0).await;
+    let mut io = RawQueue::initialize(address, false, false).await;
+    io.connect(1, cntlid, 77, 0).await.unwrap();
+    (admin, io)
 }
