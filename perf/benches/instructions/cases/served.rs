@@ -1,0 +1,144 @@
+//! A target on the current reactor, with one namespace, and a controller that is connected to it.
+
+use super::Failure;
+use sledge_bdev::BlockDevice;
+use sledge_bdev::malloc::{MallocDevice, MallocOptions};
+use sledge_bdev::null::{NullDevice, NullOptions};
+use sledge_nvme::fabrics::Nqn;
+use sledge_nvmf::host::{ConnectOptions, Controller, HostIdentity, QueuePair};
+use sledge_nvmf::target::{
+    ListenerDefinition, NamespaceDefinition, SubsystemDefinition, SubsystemStatistics, Target,
+    TargetDefinition, TransportOptions,
+};
+use sledge_reactor::{TcpListener, peers};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+const NQN: &str = "nqn.2014-08.org.nvmexpress:sledge";
+/// Namespace identifier.
+pub const NSID: u32 = 1;
+/// Bytes of a block.
+pub const BLOCK: u32 = 512;
+/// Blocks of the device.
+pub const BLOCKS: u64 = (32 << 20) / BLOCK as u64;
+
+/// What is behind the namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Null,
+    Malloc,
+}
+
+/// What to serve, and how to connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub device: Device,
+    pub queues: u16,
+    pub depth: u16,
+    pub digests: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { device: Device::Null, queues: 1, depth: 32, digests: false }
+    }
+}
+
+/// The target and the controller.
+pub struct Served {
+    pub address: SocketAddr,
+    pub controller: Controller,
+    pub connect: ConnectOptions,
+    queues: u16,
+    /// Serves as long as it is there.
+    _target: Target,
+}
+
+impl Served {
+    /// Starts both on the current reactor.
+    pub async fn start(options: Options) -> Result<Self, Failure> {
+        // Nobody else takes ports here between the two, as far as one can know.
+        let free = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = free.local_addr()?;
+        drop(free);
+        let target = Target::start(peers()).await?;
+        target.apply(definition(&target, address, options)?).await?;
+        let host = HostIdentity::random()?;
+        let mut connect = ConnectOptions::new(address, Nqn::new(NQN)?, host);
+        (connect.header_digest, connect.data_digest) = (options.digests, options.digests);
+        (connect.queue_depth, connect.io_queues) = (options.depth, options.queues);
+        // Callgrind is slow, and a Keep Alive would be counted.
+        connect.keep_alive = Duration::from_secs(3600);
+        let controller = Controller::connect(connect.clone()).await?;
+        Ok(Self { address, controller, connect, queues: options.queues, _target: target })
+    }
+
+    /// Opens all queue pairs.
+    pub async fn open_all(&self) -> Result<Vec<QueuePair>, Failure> {
+        let geometry = self.controller.geometry(NSID).await?;
+        let mut pairs = Vec::new();
+        for _ in 0..self.queues {
+            pairs.push(self.controller.connector().open(NSID, geometry).await?);
+        }
+        Ok(pairs)
+    }
+
+    /// Disconnects.
+    pub async fn stop(self) -> Result<(), Failure> {
+        Ok(self.controller.shutdown().await?)
+    }
+}
+
+fn definition(target: &Target, address: SocketAddr, options: Options) -> Result<TargetDefinition, Failure> {
+    let device: Arc<dyn BlockDevice> = match options.device {
+        Device::Null => Arc::new(NullDevice::new(NullOptions {
+            name: "Null0".into(),
+            uuid: None,
+            num_blocks: BLOCKS,
+            block_size: BLOCK,
+        })?),
+        Device::Malloc => Arc::new(MallocDevice::new(MallocOptions {
+            name: "Malloc0".into(),
+            uuid: None,
+            num_blocks: BLOCKS,
+            block_size: BLOCK,
+            optimal_io_boundary: 0,
+            hugepages: false,
+        })?),
+    };
+    let opening = device.clone();
+    let namespace = NamespaceDefinition {
+        nsid: NSID,
+        instance: target.next_instance(),
+        device_name: device.name().into(),
+        geometry: device.geometry(),
+        uuid: *device.uuid().as_bytes(),
+        nguid: [0; 16],
+        eui64: [0; 8],
+        ana_group: 1,
+        volatile_write_cache: false,
+        deallocates: true,
+        open_channel: Arc::new(move || opening.open_channel().map_err(|error| error.to_string())),
+    };
+    let subsystem = SubsystemDefinition {
+        nqn: NQN.into(),
+        serial_number: "1".into(),
+        model_number: "Sledge".into(),
+        allow_any_host: true,
+        hosts: BTreeSet::new(),
+        namespaces: BTreeMap::from([(NSID, namespace)]),
+        max_namespaces: 32,
+        listeners: vec![ListenerDefinition { address, ana_states: BTreeMap::new() }],
+        ana_reporting: false,
+        controller_ids: (1, 0xffef),
+        statistics: Arc::new(SubsystemStatistics::new(1)),
+    };
+    Ok(TargetDefinition {
+        // Callgrind is slow.
+        transport: TransportOptions { connect_timeout_ms: 60_000, ..TransportOptions::default() },
+        subsystems: BTreeMap::from([(NQN.to_owned(), Arc::new(subsystem))]),
+        ..TargetDefinition::default()
+    })
+}
