@@ -120,6 +120,7 @@ fn definition(target: &Target, address: SocketAddr, options: Options) -> Result<
         ana_group: 1,
         volatile_write_cache: false,
         deallocates: true,
+        deallocated_reads_zeroes: true,
         open_channel: Arc::new(move || opening.open_channel().map_err(|error| error.to_string())),
     };
     let subsystem = SubsystemDefinition {
