@@ -96,7 +96,6 @@ pub struct IoCompletion {
 
 /// What became of a submission.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "boxing the completion would allocate on every I/O")]
 pub enum Submitted {
     /// The command is complete already.
     Done(IoCompletion),
@@ -118,6 +117,12 @@ pub trait Channel {
 
     /// Whether progress needs [`Channel::poll`] though no event will wake the reactor (retry of a gated range).
     fn needs_polling(&self) -> bool;
+
+    /// Whether writes are nearly always done with their data when [`Channel::submit`] returns, whatever its alignment.
+    /// Data is then lent from where it was received rather than copied to a buffer. Never changes.
+    fn takes_data_at_once(&self) -> bool {
+        false
+    }
 
     /// Asks for a command to be given up. True: it will never touch the device again and completes soon with
     /// `ABORTED_BY_REQUEST`, by [`Channel::poll`]. False: it is unknown, or too far along, and completes as usual.

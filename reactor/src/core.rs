@@ -62,6 +62,19 @@ pub(crate) fn with_current<T>(use_core: impl FnOnce(&Core) -> T) -> T {
     }
 }
 
+/// As [`with_current`], without taking a reference: for the calls that every I/O makes. `use_core` must not enter
+/// another reactor, nor drop anything that might.
+///
+/// # Panics
+/// Outside a reactor, as [`with_current`].
+#[track_caller]
+pub(crate) fn peek_current<T>(use_core: impl FnOnce(&Core) -> T) -> T {
+    CURRENT.with(|current| match &*current.borrow() {
+        Some(core) => use_core(core),
+        None => panic!("called outside a reactor: use Handle::spawn to run this on one"),
+    })
+}
+
 /// The current reactor's backend, or `None` outside a reactor.
 pub(crate) fn try_backend() -> Option<Rc<dyn Backend>> {
     try_with_current(|core| core.backend.clone())

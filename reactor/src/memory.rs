@@ -24,7 +24,7 @@ pub use segments::{Full, MAX_SEGMENTS, Segment, Segments};
 /// # Panics
 /// Outside a reactor.
 pub fn allocate(len: usize) -> Option<Buffer> {
-    crate::core::with_current(|core| core.memory().allocate(len))
+    crate::core::peek_current(|core| core.memory().allocate(len))
 }
 
 /// Takes a buffer of `len` bytes out of the eighth of the current reactor's memory that [`allocate`] leaves alone;

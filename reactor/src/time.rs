@@ -77,7 +77,7 @@ impl fmt::Debug for Instant {
 /// # Panics
 /// Outside a reactor.
 pub fn now() -> Instant {
-    crate::core::with_current(|core| core.now())
+    crate::core::peek_current(|core| core.now())
 }
 
 /// Reads the clock.

@@ -16,11 +16,15 @@ mod tests;
 
 use crate::digest::{DIGEST_BYTES, RunningDigest, digest};
 use crate::pdu::{
-    COMMON_HEADER_BYTES, DataHeader, Framing, InitializeRequest, InitializeResponse, ProtocolError,
-    ReadyToTransfer, Termination,
+    COMMON_HEADER_BYTES, CapsuleCommandPdu, CapsuleResponsePdu, DataHeader, Framing, InitializeRequest,
+    InitializeResponse, ProtocolError, ReadyToTransfer, Termination,
 };
 use sledge_nvme::{Command, Completion};
 
+/// Header of a CapsuleCmd.
+const COMMAND_BYTES: usize = size_of::<CapsuleCommandPdu>();
+/// Header of a CapsuleResp, and of data PDUs and R2Ts.
+const RESPONSE_BYTES: usize = size_of::<CapsuleResponsePdu>();
 /// Room for the longest header (128 bytes) with its digest.
 const CARRY_BYTES: usize = 132;
 
@@ -196,6 +200,15 @@ impl Decoder {
         }
     }
 
+    /// Whether all that is still to come of the current PDU's data lies in `input`: then one [`Event::Data`] has it.
+    pub fn data_lies_in(&self, input: &[u8]) -> bool {
+        match self.state {
+            State::Padding { left } => input.len() >= left + self.data_after_padding,
+            State::Data { left } => input.len() >= left,
+            State::Header | State::Termination { .. } | State::Digest | State::Closed => false,
+        }
+    }
+
     /// Says that the caller received the next bytes of the current PDU's data by itself, without [`Decoder::next`].
     /// Bytes beyond [`Decoder::data_remaining`] are not data, and must go through `next`; they are ignored here.
     pub fn data_received(&mut self, bytes: &[u8]) {
@@ -306,14 +319,21 @@ impl Decoder {
 
     /// Collects and judges a header; none while it is incomplete.
     fn header(&mut self, input: &mut &[u8]) -> Result<Option<Event<'static>>, ProtocolError> {
-        if self.carried < COMMON_HEADER_BYTES && !self.fill_carry(input, COMMON_HEADER_BYTES) {
-            return Ok(None);
-        }
-        let common = header::Common::judge(self, &self.carry[..COMMON_HEADER_BYTES])?;
-        let whole = common.header_bytes + if common.header_digest { DIGEST_BYTES } else { 0 };
-        if !self.fill_carry(input, whole) {
-            return Ok(None);
-        }
+        let common = match self.whole_header(input)? {
+            Some(common) => common,
+            // Rare: the header is cut, or so near the end of the input that it may be.
+            None => {
+                if self.carried < COMMON_HEADER_BYTES && !self.fill_carry(input, COMMON_HEADER_BYTES) {
+                    return Ok(None);
+                }
+                let common = header::Common::judge(self, &self.carry[..COMMON_HEADER_BYTES])?;
+                let whole = common.header_bytes + if common.header_digest { DIGEST_BYTES } else { 0 };
+                if !self.fill_carry(input, whole) {
+                    return Ok(None);
+                }
+                common
+            }
+        };
         self.carried = 0;
         self.current_bytes = common.header_bytes;
         if common.header_digest {
@@ -340,6 +360,27 @@ impl Decoder {
             self.phase = Phase::Negotiating;
         }
         Ok(Some(event))
+    }
+
+    /// Takes a header that lies in the input as a whole, which most do; none leaves everything as it was.
+    fn whole_header(&mut self, input: &mut &[u8]) -> Result<Option<header::Common>, ProtocolError> {
+        let rest = *input;
+        let (true, Some(start)) = (self.carried == 0, rest.get(..COMMON_HEADER_BYTES)) else {
+            return Ok(None);
+        };
+        let common = header::Common::judge(self, start)?;
+        let digest_bytes = if common.header_digest { DIGEST_BYTES } else { 0 };
+        let Some((header, rest)) = rest.split_at_checked(common.header_bytes + digest_bytes) else {
+            return Ok(None);
+        };
+        // The usual lengths by constants, so that each copy is a few instructions and no call.
+        match header.len() {
+            COMMAND_BYTES => self.carry[..COMMAND_BYTES].copy_from_slice(header),
+            RESPONSE_BYTES => self.carry[..RESPONSE_BYTES].copy_from_slice(header),
+            length => self.carry[..length].copy_from_slice(header),
+        }
+        *input = rest;
+        Ok(Some(common))
     }
 
     fn check_header_digest(&self, at: usize) -> Result<(), ProtocolError> {

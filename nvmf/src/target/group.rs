@@ -25,8 +25,9 @@ use sledge_reactor::task::spawn_local;
 use sledge_reactor::time::{Instant, now};
 
 use self::flushes::INTERNAL;
+use super::connection::scratch::{Chunk, Scratch};
 use super::connection::state::{Event, State};
-use super::connection::{Connection, RECEIVE_SCRATCH_BYTES, TRANSMIT_SCRATCH_BYTES};
+use super::connection::{Connection, TRANSMIT_SCRATCH_BYTES};
 use super::controller::{Action, CommandError, Controller, ControllerIdentity};
 use super::controllers::{Admission, Controllers, Entry, Granted, QueueRef, Refusal};
 use super::definition::{DISCOVERY_NQN, TargetDefinition};
@@ -93,8 +94,10 @@ pub(crate) struct Shared {
     pub actions: VecDeque<GroupAction>,
     /// Queues that were ever connected here.
     pub admitted: QueueTotals,
-    /// Where connections receive.
-    pub receive_scratch: Vec<u8>,
+    /// Where connections receive; the one that does has taken it out.
+    pub receive_scratch: Option<Scratch>,
+    /// Whose memory the input lies in that is being looked at, if data in it may be lent.
+    pub lender: Option<Rc<Chunk>>,
     /// Where connections build headers.
     pub transmit_scratch: Vec<u8>,
 }
@@ -157,7 +160,8 @@ impl PollGroup {
                 waiting_for_buffers: WaitingForBuffers::default(),
                 actions: VecDeque::new(),
                 admitted: QueueTotals { reactor: this, ..QueueTotals::default() },
-                receive_scratch: vec![0; RECEIVE_SCRATCH_BYTES],
+                receive_scratch: Some(Scratch::new()),
+                lender: None,
                 transmit_scratch: vec![0; TRANSMIT_SCRATCH_BYTES],
             },
             partings: Vec::new(),

@@ -62,6 +62,7 @@ pub(crate) struct OpenNamespace {
     /// The namespace it was opened for.
     pub definition: NamespaceDefinition,
     channel: Box<dyn Channel>,
+    takes_data_at_once: bool,
     retired: bool,
 }
 
@@ -87,7 +88,12 @@ impl NamespaceTable {
                 continue;
             }
             let channel = (namespace.open_channel)().map_err(|e| (namespace.device_name.clone(), e))?;
-            let entry = OpenNamespace { definition: namespace.clone(), channel, retired: false };
+            let entry = OpenNamespace {
+                definition: namespace.clone(),
+                takes_data_at_once: channel.takes_data_at_once(),
+                channel,
+                retired: false,
+            };
             match self.open.iter().position(Option::is_none) {
                 Some(at) => self.open[at] = Some(entry),
                 None => self.open.push(Some(entry)),
@@ -191,6 +197,11 @@ impl NamespaceTable {
             },
             _ => Submitted::Done(io.complete(Status::INVALID_NAMESPACE_OR_FORMAT.do_not_retry())),
         }
+    }
+
+    /// See [`Channel::takes_data_at_once`].
+    pub fn takes_data_at_once(&self, channel: usize) -> bool {
+        self.open.get(channel).and_then(Option::as_ref).is_some_and(|open| open.takes_data_at_once)
     }
 
     /// Asks a device to give a command up; true when it will come back as aborted.

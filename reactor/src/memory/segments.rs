@@ -1,6 +1,7 @@
-//! The data of one I/O: a short list of buffers and loans, kept inline.
+//! The data of one I/O: a short list of buffers and loans.
 //!
-//! Invariant: the first `count` places are filled, the others are not; nothing here touches the heap.
+//! Invariant: there is a rest only behind a first. Nearly all I/Os have one segment, which is kept inline, so that they
+//! touch no heap and moving a list is cheap: it moves several times with each I/O. More segments lie on the heap.
 
 use super::buffer::Buffer;
 use super::lent::Lent;
@@ -71,13 +72,13 @@ pub struct Full(
 /// The data of one I/O: at most [`MAX_SEGMENTS`] segments, one after the other.
 #[derive(Debug, Default)]
 pub struct Segments {
-    places: [Option<Segment>; MAX_SEGMENTS],
-    count: usize,
+    first: Option<Segment>,
+    rest: Vec<Segment>,
 }
 
 impl Segments {
     /// No data.
-    pub const EMPTY: Segments = Segments { places: [const { None }; MAX_SEGMENTS], count: 0 };
+    pub const EMPTY: Segments = Segments { first: None, rest: Vec::new() };
 
     /// No data.
     pub const fn new() -> Segments {
@@ -90,30 +91,29 @@ impl Segments {
     /// Gives the segment back when the list is full.
     pub fn push(&mut self, segment: impl Into<Segment>) -> Result<(), Full> {
         let segment = segment.into();
-        match self.places.get_mut(self.count) {
-            Some(place) => {
-                *place = Some(segment);
-                self.count += 1;
-                Ok(())
-            }
-            None => Err(Full(segment)),
+        if self.first.is_none() {
+            self.first = Some(segment);
+        } else if self.count() < MAX_SEGMENTS {
+            self.rest.push(segment);
+        } else {
+            return Err(Full(segment));
         }
+        Ok(())
     }
 
     /// Removes and returns the last segment.
     pub fn pop(&mut self) -> Option<Segment> {
-        self.count = self.count.checked_sub(1)?;
-        self.places[self.count].take()
+        self.rest.pop().or_else(|| self.first.take())
     }
 
     /// Number of segments.
     pub fn count(&self) -> usize {
-        self.count
+        usize::from(self.first.is_some()) + self.rest.len()
     }
 
     /// Whether there is no segment.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.first.is_none()
     }
 
     /// Bytes of all segments together.
@@ -123,17 +123,20 @@ impl Segments {
 
     /// The segment at `index`.
     pub fn get(&self, index: usize) -> Option<&Segment> {
-        self.places.get(index)?.as_ref()
+        match index.checked_sub(1) {
+            None => self.first.as_ref(),
+            Some(index) => self.rest.get(index),
+        }
     }
 
     /// The segments in order.
     pub fn iter(&self) -> impl Iterator<Item = &Segment> {
-        self.places[..self.count].iter().flatten()
+        self.first.iter().chain(&self.rest)
     }
 
     /// The segments in order, for writing.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
-        self.places[..self.count].iter_mut().flatten()
+        self.first.iter_mut().chain(&mut self.rest)
     }
 
     /// Copies `bytes` into the segments, starting `offset` bytes in. Returns how many were copied: fewer than
@@ -191,6 +194,6 @@ impl From<Lent> for Segments {
 
 impl From<Segment> for Segments {
     fn from(segment: Segment) -> Self {
-        Segments { places: [Some(segment), None, None, None], count: 1 }
+        Segments { first: Some(segment), rest: Vec::new() }
     }
 }

@@ -159,6 +159,10 @@ impl Channel for NullChannel {
         0
     }
 
+    fn takes_data_at_once(&self) -> bool {
+        true
+    }
+
     fn needs_polling(&self) -> bool {
         false
     }

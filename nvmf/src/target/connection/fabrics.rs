@@ -62,7 +62,7 @@ impl Connection {
                 } else {
                     shared.actions.push_back(GroupAction::AdmitQueue { admission: admission.clone() });
                 }
-                self.connect = Some(PendingConnect { slot, admission });
+                self.connect = Some(Box::new(PendingConnect { slot, admission }));
             }
         }
     }
@@ -133,7 +133,8 @@ impl Connection {
     /// The answer to a Connect that was being decided. It always comes, and until then the connection's place is
     /// kept, so that it can't reach another connection.
     pub fn connect_decided(&mut self, decision: Result<Granted, Refusal>, shared: &mut Shared) {
-        let Some(PendingConnect { slot, admission }) = self.connect.take() else { return };
+        let Some(pending) = self.connect.take() else { return };
+        let PendingConnect { slot, admission } = *pending;
         let event = if decision.is_ok() { Event::ConnectGranted } else { Event::ConnectRefused };
         let effect = self.state.next(event).1;
         if !matches!(effect, Effect::Admit | Effect::Refuse) {

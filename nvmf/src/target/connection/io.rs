@@ -35,6 +35,12 @@ impl Connection {
             .ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.do_not_retry())
     }
 
+    /// Whether the device of an I/O command takes a write's data at once.
+    pub(super) fn takes_data_at_once(&self, command: &Command, shared: &Shared) -> bool {
+        let is_io = self.queue.as_ref().is_some_and(|queue| queue.id != 0);
+        is_io && self.namespace_of(command).is_ok_and(|channel| shared.namespaces.takes_data_at_once(channel))
+    }
+
     /// Which way an I/O command's data goes. The namespace gives the block size.
     pub(super) fn io_transfer_of(&self, command: &Command, shared: &Shared) -> Result<Transfer, Status> {
         let operation = match Nvm::from_value(command.opcode) {

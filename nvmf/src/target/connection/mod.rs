@@ -11,6 +11,7 @@ mod fabrics;
 mod fused;
 mod io;
 mod receive;
+pub(crate) mod scratch;
 pub(crate) mod slot;
 pub(crate) mod state;
 pub(crate) mod transmit;
@@ -25,7 +26,6 @@ use sledge_nvme::{Completion, Status};
 use sledge_reactor::net::TcpStream;
 use sledge_reactor::time::Instant;
 
-pub(crate) use self::receive::SCRATCH_BYTES as RECEIVE_SCRATCH_BYTES;
 use self::slot::{Phase, SlotTable};
 use self::state::{Effect, Event, State};
 pub(crate) use self::transmit::SCRATCH_BYTES as TRANSMIT_SCRATCH_BYTES;
@@ -38,6 +38,8 @@ use crate::pdu::{FatalError, ProtocolError};
 
 /// How long a terminated connection may linger so that the host can read the C2HTermReq.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(1);
+/// Ticks (tenths of a second) without a command after which a connection gives back memory that it can do without.
+const IDLE_TICKS: u8 = 20;
 /// Commands that a connection may have in flight before its Connect: the Connect.
 const COMMANDS_BEFORE_CONNECT: u16 = 1;
 
@@ -106,6 +108,8 @@ pub(crate) struct Connection {
     /// Input that could not be looked at yet: no buffer was free for the data at its front.
     stash: Vec<u8>,
     waiting_for_buffer: bool,
+    /// Whether the latest PDU was H2CData worth receiving straight into its buffer.
+    large_data_comes: bool,
     slots: SlotTable,
     executing: u16,
     fused_first: fused::Expected,
@@ -113,10 +117,12 @@ pub(crate) struct Connection {
     transmit: TransmitQueue,
     header_digest: bool,
     data_digest: bool,
-    connect: Option<PendingConnect>,
+    connect: Option<Box<PendingConnect>>,
     queue: Option<Queue>,
     disconnecting: bool,
     traffic: bool,
+    /// Ticks without a command, up to [`IDLE_TICKS`].
+    idle_ticks: u8,
     queued_for_flush: bool,
     /// Since when the host has taken nothing of what there is to send.
     stuck_since: Option<Instant>,
@@ -143,6 +149,7 @@ impl Connection {
             arriving: Arriving::Nothing,
             stash: Vec::new(),
             waiting_for_buffer: false,
+            large_data_comes: false,
             slots: SlotTable::new(COMMANDS_BEFORE_CONNECT),
             executing: 0,
             fused_first: fused::Expected::Nothing,
@@ -154,6 +161,7 @@ impl Connection {
             queue: None,
             disconnecting: false,
             traffic: false,
+            idle_ticks: 0,
             queued_for_flush: false,
             stuck_since: None,
         }
@@ -305,12 +313,28 @@ impl Connection {
         self.stream.is_some() && (stuck || self.slots.owes_data_since(limit))
     }
 
-    /// Checks the deadline.
+    /// Checks the deadline, and whether the connection has become idle.
     pub fn tick(&mut self, shared: &mut Shared) {
+        if self.traffic {
+            self.idle_ticks = 0;
+        } else if self.idle_ticks < IDLE_TICKS {
+            self.idle_ticks += 1;
+            if self.idle_ticks == IDLE_TICKS {
+                self.shrink();
+            }
+        }
         if self.deadline.is_some_and(|deadline| shared.now >= deadline) {
             tracing::debug!(peer = %self.peer, state = ?self.state, "connection closed after its deadline");
             self.handle(Event::Disconnect, shared);
         }
+    }
+
+    /// Gives back the memory that only traffic needs; it comes again with the first command. Thousands of connections
+    /// may be idle.
+    fn shrink(&mut self) {
+        self.slots.shrink();
+        self.transmit.shrink();
+        self.stash.shrink_to_fit();
     }
 
     /// The completion queue entry of a command.

@@ -1,7 +1,9 @@
 //! From bytes to commands: receives, follows the decoder's events, gathers each command's data.
 //!
 //! Most data of large writes is received straight into the command's buffer; only what came along with a header
-//! is copied from the scratch. A connection whose next data has no buffer stops reading until there is one.
+//! is copied from the scratch. Data of small writes, which came in the capsule, is lent to the device from where it was
+//! received if the device takes it at once, and copied to a buffer otherwise. A connection whose next data has no
+//! buffer stops reading until there is one.
 
 use std::io::IoSliceMut;
 
@@ -10,7 +12,8 @@ use sledge_nvme::sgl::Sgl;
 use sledge_nvme::{Command, Status};
 use sledge_reactor::memory::{self, Segments};
 
-use super::slot::Phase;
+use super::scratch::Scratch;
+use super::slot::{FusedHalf, Phase};
 use super::state::Event;
 use super::transmit::Outgoing;
 use super::{Arriving, Connection, State};
@@ -19,8 +22,11 @@ use crate::pdu::{DataHeader, FatalError, Framing, InitializeRequest, InitializeR
 use crate::target::controller::Transfer;
 use crate::target::group::Shared;
 
-/// Bytes of the scratch that connections receive into.
-pub(crate) const SCRATCH_BYTES: usize = 256 * 1024;
+/// Scratch offered while large H2CData comes: little of its data is copied then, and the rest of each PDU is received
+/// straight into its command's buffer.
+const NARROW_WINDOW: usize = 4096;
+/// H2CData of so many bytes is worth that.
+const LARGE_DATA: u32 = 16 * 1024;
 /// Receives that one connection may make in a turn before others get theirs.
 const RECEIVES_PER_TURN: usize = 4;
 
@@ -40,7 +46,9 @@ mod field {
 impl Connection {
     /// Receives what is there and acts on it; returns how many receives brought something.
     pub fn receive(&mut self, shared: &mut Shared) -> u32 {
-        let mut scratch = std::mem::take(&mut shared.receive_scratch);
+        let Some(mut scratch) = shared.receive_scratch.take() else {
+            unreachable!("connections receive one after the other")
+        };
         let mut work = 0;
         while let Some(taken) = self.receive_once(&mut scratch, shared) {
             work += 1;
@@ -52,16 +60,20 @@ impl Connection {
                 break;
             }
         }
-        shared.receive_scratch = scratch;
+        shared.receive_scratch = Some(scratch);
         work
     }
 
     /// One receive; `None` when nothing came or nothing may be read now.
-    fn receive_once(&mut self, scratch: &mut [u8], shared: &mut Shared) -> Option<usize> {
+    fn receive_once(&mut self, scratch: &mut Scratch, shared: &mut Shared) -> Option<usize> {
         if self.waiting_for_buffer || !(self.state.reads() || self.state == State::Terminating) {
             return None;
         }
         let stream = self.stream.as_ref()?;
+        let window = if self.large_data_comes { NARROW_WINDOW } else { usize::MAX };
+        let memory = scratch.writable();
+        let window = window.min(memory.len());
+        let memory = &mut memory[..window];
         let wanted = self.decoder.data_remaining();
         let mut direct: &mut [u8] = &mut [];
         if let Arriving::Slot(slot) = self.arriving {
@@ -72,7 +84,7 @@ impl Connection {
             }
         }
         let direct_bytes = direct.len();
-        let mut slices = [IoSliceMut::new(direct), IoSliceMut::new(scratch)];
+        let mut slices = [IoSliceMut::new(direct), IoSliceMut::new(memory)];
         let slices = if direct_bytes == 0 { &mut slices[1..] } else { &mut slices[..] };
         let received = match stream.try_read(slices) {
             Ok(None) => return None,
@@ -99,7 +111,10 @@ impl Connection {
             }
             slot.received += placed as u32;
         }
-        self.parse(&scratch[..received - placed], shared);
+        let chunk = scratch.current();
+        shared.lender = scratch.lends().then(|| chunk.clone());
+        self.parse(chunk.received(received - placed), shared);
+        shared.lender = None;
         Some(received)
     }
 
@@ -116,7 +131,7 @@ impl Connection {
     fn parse(&mut self, mut input: &[u8], shared: &mut Shared) {
         while self.state.reads() && !self.waiting_for_buffer {
             match self.decoder.next(&mut input) {
-                Ok(Some(event)) => self.decoded(event, shared),
+                Ok(Some(event)) => self.decoded(event, input, shared),
                 Ok(None) => return,
                 Err(error) => return self.protocol_error(error, shared),
             }
@@ -127,13 +142,17 @@ impl Connection {
         }
     }
 
-    fn decoded(&mut self, event: decoder::Event<'_>, shared: &mut Shared) {
+    /// Acts on an event; `input` is what follows it.
+    fn decoded(&mut self, event: decoder::Event<'_>, input: &[u8], shared: &mut Shared) {
         use decoder::Event as E;
         match event {
             E::InitializeRequest(request) => self.initialize(request, shared),
-            E::Command { command, in_capsule_length } => self.command(command, in_capsule_length, shared),
+            E::Command { command, in_capsule_length } => {
+                let whole = in_capsule_length > 0 && self.decoder.data_lies_in(input);
+                self.command(command, in_capsule_length, whole, shared);
+            }
             E::DataHeader(header) => self.data_header(header, shared),
-            E::Data(bytes) => self.data(bytes),
+            E::Data(bytes) => self.data(bytes, shared),
             E::DataEnd(digest) => self.data_end(digest, shared),
             E::Termination(termination) => {
                 tracing::warn!(peer = %self.peer, ?termination, "host terminated the connection");
@@ -173,8 +192,9 @@ impl Connection {
     }
 
     /// CapsuleCmd: takes a slot, and finds out where data comes from or goes to.
-    fn command(&mut self, command: Command, in_capsule: u32, shared: &mut Shared) {
+    fn command(&mut self, command: Command, in_capsule: u32, whole: bool, shared: &mut Shared) {
         self.traffic = true;
+        self.large_data_comes = false;
         self.arriving = if in_capsule > 0 { Arriving::Discard } else { Arriving::Nothing };
         if let Some(queue) = &mut self.queue {
             queue.advance();
@@ -201,10 +221,25 @@ impl Connection {
             },
             Transfer::HostToController(0) => self.execute(slot, shared),
             Transfer::HostToController(bytes) => match host_data(&command, bytes, in_capsule) {
+                Ok((length, false)) if whole && self.borrows(slot, shared) => {
+                    let entry = self.slots.get_mut(slot);
+                    (entry.expected, entry.bytes, entry.borrows) = (length, length, true);
+                    self.arriving = Arriving::Slot(slot);
+                }
                 Ok((length, by_transfer)) => self.expect_data(slot, length, by_transfer, shared),
                 Err(status) => self.refuse(slot, status, shared),
             },
         }
+    }
+
+    /// Whether a command's data, all of which has arrived, may go to its device from where it was received, without a
+    /// copy and without a buffer.
+    fn borrows(&self, slot: u16, shared: &Shared) -> bool {
+        let entry = self.slots.get(slot);
+        shared.lender.is_some()
+            && entry.fused == FusedHalf::None
+            && entry.command.opcode == Nvm::Write.value()
+            && self.takes_data_at_once(&entry.command, shared)
     }
 
     /// Prepares to receive a command's data.
@@ -265,6 +300,7 @@ impl Connection {
 
     /// H2CData: checks it against the R2T that it answers.
     fn data_header(&mut self, header: DataHeader, shared: &mut Shared) {
+        self.large_data_comes = header.length >= LARGE_DATA;
         let Some(slot) = self.slots.find(header.transfer_tag) else {
             return self.violation(FatalError::InvalidHeaderField, field::TRANSFER_TAG, shared);
         };
@@ -288,9 +324,19 @@ impl Connection {
         self.arriving = Arriving::Slot(header.transfer_tag);
     }
 
-    fn data(&mut self, bytes: &[u8]) {
+    fn data(&mut self, bytes: &[u8], shared: &Shared) {
         if let Arriving::Slot(slot) = self.arriving {
             let slot = self.slots.get_mut(slot);
+            if let (true, Some(lender)) = (slot.borrows, &shared.lender) {
+                assert_eq!(
+                    bytes.len(),
+                    slot.expected as usize,
+                    "data is borrowed only when it lies together"
+                );
+                slot.data = Segments::from(lender.lend(bytes));
+                slot.received = slot.expected;
+                return;
+            }
             // Both the capsule's length and H2CData's range have been checked against what is expected.
             slot.data.copy_from(slot.received as usize, bytes);
             slot.received += bytes.len() as u32;

@@ -55,6 +55,8 @@ pub(crate) struct Slot {
     pub received: u32,
     /// Whether the data arrives by H2CData after an R2T, not in the capsule.
     pub by_transfer: bool,
+    /// Whether the data is borrowed from the scratch once it has been looked at.
+    pub borrows: bool,
     /// Whether the data digest of some of its data was wrong.
     pub digest_failed: bool,
     /// Whether an Abort has taken it: it is not executed when its data is complete.
@@ -80,6 +82,7 @@ impl Slot {
             expected: 0,
             received: 0,
             by_transfer: false,
+            borrows: false,
             digest_failed: false,
             aborted: false,
             fused: FusedHalf::None,
@@ -104,6 +107,13 @@ impl SlotTable {
     /// A table for a queue of `limit` commands at a time.
     pub fn new(limit: u16) -> Self {
         Self { slots: Vec::new(), free: Vec::new(), limit, used: 0 }
+    }
+
+    /// Gives back the table's memory while no slot is taken.
+    pub fn shrink(&mut self) {
+        if self.used == 0 {
+            (self.slots, self.free) = (Vec::new(), Vec::new());
+        }
     }
 
     /// Sets how many commands may be in flight; commands already there stay.

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
+use arrayvec::ArrayVec;
 use sledge_nvme::Completion;
 use sledge_reactor::memory::{self, Segment, Segments};
 use sledge_reactor::net::TcpStream;
@@ -21,9 +22,9 @@ use crate::pdu::{
 };
 
 /// Most PDUs that one write carries.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 /// Most pieces of memory that one write carries (the kernel takes 1,024).
-const MAX_SLICES: usize = 256;
+const MAX_SLICES: usize = 640;
 /// Bytes of scratch that [`TransmitQueue::flush`] needs.
 pub(crate) const SCRATCH_BYTES: usize = BATCH * (MAX_ENCODED_BYTES + 4);
 
@@ -76,7 +77,7 @@ pub(crate) struct TransmitQueue {
 }
 
 /// Where one PDU's parts lie in the scratch.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Encoded {
     header_end: usize,
     end: usize,
@@ -97,6 +98,11 @@ impl TransmitQueue {
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Gives back the memory that a busy time has left, while there is nothing to send.
+    pub fn shrink(&mut self) {
+        self.queue.shrink_to_fit();
     }
 
     /// Drops everything; only when the socket is closed.
@@ -127,14 +133,14 @@ impl TransmitQueue {
         scratch: &mut [u8],
     ) -> io::Result<Flushed> {
         while !self.queue.is_empty() {
-            let mut encoded = [Encoded::default(); BATCH];
-            let count = self.encode(slots, scratch, &mut encoded);
-            let (written, wanted) = self.write(stream, slots, scratch, &encoded[..count])?;
+            let mut encoded = ArrayVec::new();
+            self.encode(slots, scratch, &mut encoded);
+            let (written, wanted) = self.write(stream, slots, scratch, &encoded)?;
             let Some(written) = written else {
                 self.keep_lent_memory_no_longer(slots);
                 return Ok(Flushed::Blocked);
             };
-            self.consume(written, slots, &encoded[..count]);
+            self.consume(written, slots, &encoded);
             if written < wanted {
                 // Most likely full; the next write would say so, and readiness is edge-triggered, so ask it.
                 continue;
@@ -143,11 +149,10 @@ impl TransmitQueue {
         Ok(Flushed::All)
     }
 
-    /// Builds the headers of the first PDUs; returns how many.
-    fn encode(&self, slots: &SlotTable, scratch: &mut [u8], encoded: &mut [Encoded; BATCH]) -> usize {
+    /// Builds the headers of the first PDUs.
+    fn encode(&self, slots: &SlotTable, scratch: &mut [u8], encoded: &mut ArrayVec<Encoded, BATCH>) {
         let mut at = 0;
         let mut slices = 1;
-        let mut count = 0;
         for outgoing in self.queue.iter().take(BATCH) {
             let needed = match outgoing {
                 Outgoing::Data { slot, .. } => slots.get(*slot).data.iter().count() + 1,
@@ -167,10 +172,8 @@ impl TransmitQueue {
                     at += pdu::encode_data_digest(&mut scratch[at..], *digest);
                 }
             }
-            encoded[count] = Encoded { header_end, end: at, total: at - start + data_bytes };
-            count += 1;
+            encoded.push(Encoded { header_end, end: at, total: at - start + data_bytes });
         }
-        count
     }
 
     fn encode_header(&self, outgoing: &Outgoing, slots: &SlotTable, out: &mut [u8]) -> usize {
@@ -215,8 +218,7 @@ impl TransmitQueue {
         scratch: &[u8],
         encoded: &[Encoded],
     ) -> io::Result<(Option<usize>, usize)> {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut count = 0;
+        let mut slices: ArrayVec<IoSlice<'_>, MAX_SLICES> = ArrayVec::new();
         let mut wanted = 0;
         let mut skip = self.sent;
         let mut push = |bytes| {
@@ -224,10 +226,10 @@ impl TransmitQueue {
             if skip >= bytes.len() {
                 skip -= bytes.len();
             } else {
-                slices[count] = IoSlice::new(&bytes[skip..]);
+                // `encode` stopped before there were more than fit.
+                slices.push(IoSlice::new(&bytes[skip..]));
                 wanted += bytes.len() - skip;
                 skip = 0;
-                count += 1;
             }
         };
         // Headers that lie side by side, and a digest with the header after it, leave as one piece.
@@ -244,7 +246,7 @@ impl TransmitQueue {
         if let Some(last) = encoded.last() {
             push(&scratch[run..last.end]);
         }
-        let written = stream.try_write(&slices[..count])?;
+        let written = stream.try_write(&slices)?;
         Ok((written, wanted))
     }
 

@@ -220,6 +220,10 @@ impl Channel for MallocChannel {
         self.waiting.len()
     }
 
+    fn takes_data_at_once(&self) -> bool {
+        true
+    }
+
     fn needs_polling(&self) -> bool {
         !self.waiting.is_empty()
     }
