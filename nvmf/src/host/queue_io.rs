@@ -24,6 +24,9 @@ const NARROW_WINDOW: usize = 4096;
 const LARGE_DATA: u32 = 16 * 1024;
 /// Most bytes received in one turn, so that other pollers get theirs.
 const TURN_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes after which sending pauses until what has arrived has been looked at. More than a processor's cache holds would
+/// have left it before the network takes it.
+const FLUSH_BYTES: usize = 512 * 1024;
 /// Most parts of one read: a command's segments and scratch memory.
 const READ_PARTS: usize = sledge_reactor::memory::MAX_SEGMENTS + 1;
 
@@ -45,7 +48,7 @@ impl<L: Link> Queue<L> {
     /// Sends as much of what waits as the socket takes. Returns the bytes sent.
     pub(super) fn flush(&mut self) -> usize {
         let mut total = 0;
-        while self.state != QueueState::Closed {
+        while self.state != QueueState::Closed && total < FLUSH_BYTES {
             self.encode();
             if self.outgoing.is_empty() {
                 break;

@@ -201,7 +201,7 @@ impl PollGroup {
             if let Some(Some(connection)) = self.connections.get_mut(key as usize) {
                 work += connection.receive(&mut self.shared);
                 // The edge may have been for writing.
-                connection.flush(&mut self.shared);
+                connection.flush_what_waits(&mut self.shared);
             }
         }
         self.keys = keys;

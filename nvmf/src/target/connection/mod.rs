@@ -280,6 +280,13 @@ impl Connection {
         }
     }
 
+    /// Goes on sending what the socket did not take, unless that happens at the end of the turn anyway.
+    pub fn flush_what_waits(&mut self, shared: &mut Shared) {
+        if !self.queued_for_flush {
+            self.flush(shared);
+        }
+    }
+
     /// Sends what is queued.
     pub fn flush(&mut self, shared: &mut Shared) {
         self.queued_for_flush = false;
@@ -289,6 +296,7 @@ impl Connection {
         }
         let before = self.transmit.position();
         match self.transmit.flush(stream, &mut self.slots, &mut shared.transmit_scratch) {
+            Ok(Flushed::More) => self.needs_flush(shared),
             Ok(Flushed::All) => {
                 self.stuck_since = None;
                 if self.disconnecting && self.slots.used() == 0 {

@@ -25,6 +25,9 @@ use crate::pdu::{
 const BATCH: usize = 256;
 /// Most pieces of memory that one write carries (the kernel takes 1,024).
 const MAX_SLICES: usize = 640;
+/// Bytes after which a connection lets others go first, and looks what has arrived. More than a processor's cache holds
+/// would have left it before the network takes it.
+const FLUSH_BYTES: usize = 512 * 1024;
 /// Bytes of scratch that [`TransmitQueue::flush`] needs.
 pub(crate) const SCRATCH_BYTES: usize = BATCH * (MAX_ENCODED_BYTES + 4);
 
@@ -65,6 +68,8 @@ pub(crate) enum Flushed {
     All,
     /// The socket takes no more for now.
     Blocked,
+    /// There is more, for the next turn.
+    More,
 }
 
 /// The queue.
@@ -132,7 +137,11 @@ impl TransmitQueue {
         slots: &mut SlotTable,
         scratch: &mut [u8],
     ) -> io::Result<Flushed> {
+        let mut sent = 0;
         while !self.queue.is_empty() {
+            if sent >= FLUSH_BYTES {
+                return Ok(Flushed::More);
+            }
             let mut encoded = ArrayVec::new();
             self.encode(slots, scratch, &mut encoded);
             let (written, wanted) = self.write(stream, slots, scratch, &encoded)?;
@@ -140,6 +149,7 @@ impl TransmitQueue {
                 self.keep_lent_memory_no_longer(slots);
                 return Ok(Flushed::Blocked);
             };
+            sent += written;
             self.consume(written, slots, &encoded);
             if written < wanted {
                 // Most likely full; the next write would say so, and readiness is edge-triggered, so ask it.
@@ -151,6 +161,7 @@ impl TransmitQueue {
 
     /// Builds the headers of the first PDUs.
     fn encode(&self, slots: &SlotTable, scratch: &mut [u8], encoded: &mut ArrayVec<Encoded, BATCH>) {
+        let mut bytes = 0;
         let mut at = 0;
         let mut slices = 1;
         for outgoing in self.queue.iter().take(BATCH) {
@@ -158,7 +169,7 @@ impl TransmitQueue {
                 Outgoing::Data { slot, .. } => slots.get(*slot).data.iter().count() + 1,
                 _ => 0,
             };
-            if slices + needed > MAX_SLICES {
+            if slices + needed > MAX_SLICES || bytes >= FLUSH_BYTES {
                 break;
             }
             slices += needed;
@@ -172,6 +183,7 @@ impl TransmitQueue {
                     at += pdu::encode_data_digest(&mut scratch[at..], *digest);
                 }
             }
+            bytes += data_bytes;
             encoded.push(Encoded { header_end, end: at, total: at - start + data_bytes });
         }
     }
