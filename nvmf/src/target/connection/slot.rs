@@ -130,6 +130,10 @@ impl SlotTable {
             Some(index) => index,
             None => {
                 let index = self.slots.len() as u16;
+                if index == 0 {
+                    // Most queues that were just connected have one command at a time for a while.
+                    self.slots.reserve_exact(1);
+                }
                 self.slots.push(Slot::empty());
                 index
             }
