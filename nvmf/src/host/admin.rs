@@ -5,7 +5,7 @@
 
 use super::error::{HostError, Loss};
 use super::payload::Payload;
-use super::queue::{Queue, QueueState, Submission};
+use super::queue::{Order, Queue, QueueState};
 use super::slot::Direction;
 use super::wait::{Signal, within};
 use sledge_nvme::async_event::EventResult;
@@ -119,41 +119,46 @@ impl Admin {
         let mut inner = self.inner.borrow_mut();
         let inner = &mut *inner;
         let closed_before = inner.queue.state == QueueState::Closed;
-        if closed_before && inner.queue.outstanding() == 0 && inner.queue.finished.is_empty() {
+        if closed_before && inner.queue.outstanding() == 0 {
             return Turn::Idle;
         }
         let moved = inner.queue.turn();
         let closed = inner.queue.state == QueueState::Closed;
+        if moved == 0 && !closed && !inner.queue.has_work() {
+            // Nearly always so.
+            return Turn::Idle;
+        }
         if closed {
             inner.queue.fail_outstanding(Status::HOST_PATHING_ERROR);
         }
-        let finished = inner.queue.finished.len();
-        let mut rearm = 0;
-        for finished in std::mem::take(&mut inner.queue.finished) {
-            if let Some(at) = inner.requests.iter().position(|token| *token == finished.token) {
-                inner.requests.swap_remove(at);
-                if finished.completion.status().is_success() {
+        let (mut finished, mut rearm) = (0, 0);
+        let (queue, requests, waiters) = (&mut inner.queue, &mut inner.requests, &mut inner.waiters);
+        queue.collect(|token, completion, payload| {
+            finished += 1;
+            if let Some(at) = requests.iter().position(|request| *request == token) {
+                requests.swap_remove(at);
+                if completion.status().is_success() {
                     if inner.events.len() == MAX_EVENTS {
                         inner.events.pop_front();
                     }
-                    inner.events.push_back(EventResult::from_bits(finished.completion.result.get()));
+                    inner.events.push_back(EventResult::from_bits(completion.result.get()));
                     rearm += 1;
                     self.event.set();
                 }
-            } else if let Some(waiter) = inner.waiters.get_mut(&finished.token) {
-                waiter.answer = Some((finished.completion, finished.payload));
+            } else if let Some(waiter) = waiters.get_mut(&token) {
+                waiter.answer = Some((completion, std::mem::take(payload)));
                 if let Some(waker) = waiter.waker.take() {
                     waker.wake();
                 }
             }
-        }
+        });
         if closed {
             self.lost.set();
         } else {
             inner.request_events(rearm);
         }
         match (moved > 0 || finished > 0, inner.queue.has_work()) {
-            (true, _) => Turn::Worked(finished as u32),
+            (true, _) => Turn::Worked(finished),
             (false, true) => Turn::KeepPolling,
             (false, false) => Turn::Idle,
         }
@@ -218,8 +223,8 @@ impl Inner {
         };
         let token = self.next_token;
         self.next_token += 1;
-        let submission = Submission { token, command, direction, payload, unhurried: false };
-        if self.queue.submit(submission).is_err() {
+        let order = Order { token, command, direction, unhurried: false };
+        if self.queue.submit(&order, || payload).is_none() {
             return Err(match self.queue.loss() {
                 Some(loss) => loss.clone().into(),
                 None => HostError::QueueFull,
@@ -233,14 +238,9 @@ impl Inner {
         for _ in 0..count {
             let token = self.next_token;
             self.next_token += 1;
-            let submission = Submission {
-                token,
-                command: Command::async_event_request(),
-                direction: Direction::None,
-                payload: Payload::None,
-                unhurried: true,
-            };
-            if self.queue.submit(submission).is_err() {
+            let command = Command::async_event_request();
+            let order = Order { token, command, direction: Direction::None, unhurried: true };
+            if self.queue.submit(&order, || Payload::None).is_none() {
                 return;
             }
             self.requests.push(token);

@@ -3,7 +3,7 @@
 use super::error::{HostError, Loss};
 use super::options::ConnectOptions;
 use super::payload::Payload;
-use super::queue::{Queue, QueueOptions, QueueState, Submission};
+use super::queue::{Order, Queue, QueueOptions, QueueState};
 use super::slot::Direction;
 use super::wait::within;
 use sledge_nvme::fabrics::{
@@ -56,14 +56,9 @@ pub(super) async fn open_queue(
     let command = ConnectCommand::new(opening.qid, u32::from(opening.depth) + 1, keep_alive)
         .with_attributes(attributes);
     let data = ConnectData::new(options.host.id, opening.cntlid, &options.subsystem, &options.host.nqn);
-    let submission = Submission {
-        token: 0,
-        command: Command::from(command),
-        direction: Direction::Out,
-        payload: Payload::Owned(data.as_bytes().to_vec()),
-        unhurried: false,
-    };
-    if queue.submit(submission).is_err() {
+    let order =
+        Order { token: 0, command: Command::from(command), direction: Direction::Out, unhurried: false };
+    if queue.submit(&order, || Payload::Owned(data.as_bytes().to_vec())).is_none() {
         return Err(HostError::QueueFull);
     }
     let what = if opening.qid == 0 { "connecting the admin queue" } else { "connecting an I/O queue" };
@@ -90,8 +85,10 @@ pub(super) async fn open_queue(
 async fn answer(queue: &mut Queue<TcpStream>) -> Result<Completion, HostError> {
     loop {
         queue.turn();
-        if let Some(finished) = queue.finished.pop() {
-            return Ok(finished.completion);
+        let mut answer = None;
+        queue.collect(|_, completion, _| answer = Some(completion));
+        if let Some(completion) = answer {
+            return Ok(completion);
         }
         if queue.state == QueueState::Closed {
             return Err(queue.loss().cloned().unwrap_or(Loss::EndOfStream).into());

@@ -5,6 +5,7 @@
 
 use super::slot::Slots;
 use crate::pdu::MAX_ENCODED_BYTES;
+use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -89,35 +90,33 @@ impl Outgoing {
     }
 
     /// Lists the front of the stream for one write.
-    pub(super) fn gather<'a>(&'a self, slots: &'a Slots, parts: &mut [IoSlice<'a>; MAX_PARTS]) -> usize {
-        let mut count = 0;
+    pub(super) fn gather<'a>(&'a self, slots: &'a Slots) -> ArrayVec<IoSlice<'a>, MAX_PARTS> {
+        let mut parts = ArrayVec::new();
         let mut staged = self.head;
         for run in &self.runs {
             match *run {
                 Run::Staged { length } => {
-                    if count == MAX_PARTS {
-                        return count;
+                    if parts.is_full() {
+                        return parts;
                     }
-                    parts[count] = IoSlice::new(&self.staging[staged..staged + length]);
+                    parts.push(IoSlice::new(&self.staging[staged..staged + length]));
                     staged += length;
-                    count += 1;
                 }
                 Run::Data { slot, offset, length } => {
                     let (payload, base) = slots.payload_of(slot);
                     let mut done = 0;
                     while done < length {
                         let bytes = payload.run(base + offset + done, length - done);
-                        if count == MAX_PARTS || bytes.is_empty() {
-                            return count;
+                        if parts.is_full() || bytes.is_empty() {
+                            return parts;
                         }
-                        parts[count] = IoSlice::new(bytes);
+                        parts.push(IoSlice::new(bytes));
                         done += bytes.len();
-                        count += 1;
                     }
                 }
             }
         }
-        count
+        parts
     }
 
     /// Takes `sent` bytes off the front and tells each slot whose data run ended with them.

@@ -1,7 +1,7 @@
 //! One queue's connection: the state machine between commands, PDUs and completions.
 //!
 //! Owns the connection's state, the slots of the commands, and both directions of the stream. Invariants: a command is
-//! given back exactly once, as a [`Finished`]; after [`QueueState::Closed`] nothing is read or written; one function
+//! given back exactly once, by [`Queue::collect`]; after [`QueueState::Closed`] nothing is read or written; one function
 //! handles each event, whatever the state. The admin queue and the I/O queue pairs call it; it does not wait, and
 //! does not allocate per command.
 
@@ -9,7 +9,7 @@ use super::error::Loss;
 use super::link::Link;
 use super::outgoing::Outgoing;
 use super::payload::Payload;
-use super::slot::{Direction, Slots, Stage, Transfer};
+use super::slot::{Direction, Slot, Slots, Stage, Transfer};
 use crate::decoder::{DataDigest, Decoder, Limits, Role};
 use crate::pdu::{
     DataHeader, FatalError, Framing, InitializeRequest, InitializeResponse, MAX_ENCODED_BYTES, ProtocolError,
@@ -17,7 +17,7 @@ use crate::pdu::{
 };
 use sledge_nvme::sgl::Descriptor;
 use sledge_nvme::{Command, Completion, Status};
-use sledge_reactor::time::{Instant, now};
+use sledge_reactor::time::Instant;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::Duration;
@@ -39,21 +39,12 @@ pub(super) enum QueueState {
     Closed,
 }
 
-/// A command that ended.
+/// A command to submit, but for its data.
 #[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) token: u64,
-    pub(super) completion: Completion,
-    pub(super) payload: Payload,
-}
-
-/// A command to submit.
-#[derive(Debug)]
-pub(super) struct Submission {
+pub(super) struct Order {
     pub(super) token: u64,
     pub(super) command: Command,
     pub(super) direction: Direction,
-    pub(super) payload: Payload,
     /// May take as long as it likes.
     pub(super) unhurried: bool,
 }
@@ -105,7 +96,8 @@ pub(super) struct Queue<L> {
     pub(super) outgoing: Outgoing,
     pub(super) work: VecDeque<Work>,
     pub(super) incoming: Option<Incoming>,
-    pub(super) finished: Vec<Finished>,
+    /// Slots of the commands that ended, in that order, until [`Queue::collect`].
+    ended: Vec<u16>,
     /// The last read did not say that nothing more is there.
     pub(super) more_to_read: bool,
     /// The last write said that nothing more fits; an edge of the socket will come.
@@ -141,7 +133,7 @@ impl<L: Link> Queue<L> {
             outgoing,
             work: VecDeque::with_capacity(2 * depth),
             incoming: None,
-            finished: Vec::with_capacity(depth),
+            ended: Vec::with_capacity(depth),
             more_to_read: true,
             write_blocked: false,
             window: usize::MAX,
@@ -171,79 +163,74 @@ impl<L: Link> Queue<L> {
         let encodable = matches!(self.state, QueueState::Connecting | QueueState::Live);
         let to_send = !self.outgoing.is_empty() || (encodable && !self.work.is_empty());
         let alive = self.state != QueueState::Closed;
-        alive && (self.more_to_read || (to_send && !self.write_blocked)) || !self.finished.is_empty()
+        alive && (self.more_to_read || (to_send && !self.write_blocked)) || !self.ended.is_empty()
     }
 
-    /// Accepts a command; it goes out with the next flush.
-    ///
-    /// # Errors
-    /// Gives the submission back when the queue is full or closed.
-    // The error is the submission itself: boxing it would allocate for each refusal.
-    #[allow(clippy::result_large_err)]
-    pub(super) fn submit(&mut self, submission: Submission) -> Result<u16, Submission> {
+    /// Accepts a command; it goes out with the next flush. None when the queue is full or closed; the data is not asked
+    /// for then. It is made in its place: moving it about is a good part of what a command costs.
+    #[inline]
+    pub(super) fn submit(&mut self, order: &Order, payload: impl FnOnce() -> Payload) -> Option<u16> {
         if self.state == QueueState::Closed {
-            return Err(submission);
+            return None;
         }
-        let Some(index) = self.slots.allocate() else { return Err(submission) };
-        let length = submission.payload.len() as u32;
-        self.fill(index, &submission, length);
-        self.slots.get_mut(index).payload = submission.payload;
+        let index = self.slots.allocate()?;
+        let slot = self.slots.get_mut(index);
+        slot.payload = payload();
+        let length = slot.payload.len() as u32;
+        self.fill(index, order, length);
         self.work.push_back(Work::Command(index));
-        Ok(index)
+        Some(index)
     }
 
     /// Accepts a fused pair, whose first half uses the first `split` bytes of the data, both under one token. Its
-    /// completion is the first half's if that failed, else the second's.
-    ///
-    /// # Errors
-    /// Gives the second half with the data back when the queue has no two free slots or is closed.
-    #[allow(clippy::result_large_err)]
+    /// completion is the first half's if that failed, else the second's. False when the queue has no two free slots or
+    /// is closed; the data is not asked for then.
     pub(super) fn submit_pair(
         &mut self,
         first: Command,
-        second: Submission,
+        second: &Order,
         split: u32,
-    ) -> Result<(), Submission> {
+        payload: impl FnOnce() -> Payload,
+    ) -> bool {
         if self.state == QueueState::Closed || self.slots.available() < 2 {
-            return Err(second);
+            return false;
         }
-        let (Some(one), Some(two)) = (self.slots.allocate(), self.slots.allocate()) else {
-            return Err(second);
-        };
-        let length = second.payload.len() as u32;
-        let head = Submission {
-            token: second.token,
-            command: first,
-            direction: second.direction,
-            payload: Payload::None,
-            unhurried: second.unhurried,
-        };
+        let (Some(one), Some(two)) = (self.slots.allocate(), self.slots.allocate()) else { return false };
+        let head = Order { command: first, ..*second };
         self.fill(one, &head, split);
-        self.fill(two, &second, length.saturating_sub(split));
         let slot = self.slots.get_mut(one);
         (slot.payload_home, slot.partner) = (two, Some(two));
         let slot = self.slots.get_mut(two);
         (slot.payload_base, slot.partner) = (split, Some(one));
-        slot.payload = second.payload;
+        slot.payload = payload();
+        let length = slot.payload.len() as u32;
+        self.fill(two, second, length.saturating_sub(split));
         // Adjacent in the submission queue, as fused commands must be.
         self.work.extend([Work::Command(one), Work::Command(two)]);
-        Ok(())
+        true
     }
 
-    fn fill(&mut self, index: u16, submission: &Submission, length: u32) {
-        let in_capsule =
-            submission.direction == Direction::Out && length > 0 && length <= self.in_capsule_bytes;
+    fn fill(&mut self, index: u16, order: &Order, length: u32) {
+        let in_capsule = order.direction == Direction::Out && length > 0 && length <= self.in_capsule_bytes;
         let descriptor =
             if in_capsule { Descriptor::in_capsule(0, length) } else { Descriptor::transport(length) };
         let command_id = self.slots.command_id(index);
         let slot = self.slots.get_mut(index);
-        slot.token = submission.token;
-        slot.submitted = now();
-        slot.unhurried = submission.unhurried;
-        slot.command = submission.command.with_cid(command_id).with_data(descriptor);
-        slot.direction = submission.direction;
+        slot.token = order.token;
+        slot.unhurried = order.unhurried;
+        slot.command = order.command.with_cid(command_id).with_data(descriptor);
+        slot.direction = order.direction;
         slot.expected = length;
         slot.in_capsule = in_capsule;
+    }
+
+    /// Gives the commands that ended to `each`, in that order, with their data to take.
+    pub(super) fn collect(&mut self, mut each: impl FnMut(u64, Completion, &mut Payload)) {
+        for index in self.ended.drain(..) {
+            let slot = self.slots.get_mut(index);
+            each(slot.token, slot.completion, &mut slot.payload);
+            self.slots.release(index);
+        }
     }
 
     /// Gives a command up that has not been encoded yet: it ends with `ABORTED_BY_REQUEST`. False for any other.
@@ -258,9 +245,13 @@ impl<L: Link> Queue<L> {
         true
     }
 
-    /// True when a command has waited for its answer longer than `limit`.
+    /// True when a command has waited since it was sent for its answer longer than `limit`.
     pub(super) fn is_overdue(&self, at: Instant, limit: Duration) -> bool {
-        self.slots.held().any(|(_, slot)| !slot.unhurried && at - slot.submitted > limit)
+        self.slots.held().any(|(_, slot)| {
+            // Those that wait here wait for the ones that were sent.
+            let sent = !matches!(slot.stage, Stage::Queued | Stage::Ended);
+            sent && !slot.unhurried && at - slot.sent > limit
+        })
     }
 
     /// Ends the connection. The commands stay; see [`Queue::fail_outstanding`] and [`Queue::adopt`].
@@ -278,17 +269,15 @@ impl<L: Link> Queue<L> {
     /// Ends all commands of a closed queue with `status`, in the order of submission.
     pub(super) fn fail_outstanding(&mut self, status: Status) {
         for index in self.held_in_order() {
-            // The other half of a pair may have taken this one along.
-            if self.slots.get(index).stage != Stage::Free {
-                self.slots.get_mut(index).unsent = 0;
-                let completion = match self.slots.get(index).stage {
-                    Stage::Answered | Stage::Joined => self.slots.get(index).completion,
-                    Stage::Free | Stage::Queued | Stage::Sent => Completion::new(0, status),
-                };
-                if self.slots.get(index).stage != Stage::Joined {
-                    self.finish(index, completion);
-                }
-            }
+            let slot = self.slots.get_mut(index);
+            slot.unsent = 0;
+            let completion = match slot.stage {
+                Stage::Queued | Stage::Sent => Completion::new(0, status),
+                Stage::Answered => slot.completion,
+                // The other half of a pair takes this one along, or has done so.
+                Stage::Joined | Stage::Free | Stage::Ended => continue,
+            };
+            self.finish(index, completion);
         }
     }
 
@@ -300,28 +289,18 @@ impl<L: Link> Queue<L> {
     }
 
     /// Takes over the commands of a closed queue, to send them again in the order of submission. Those that must not
-    /// be repeated (fused pairs), and those that don't fit, end with `status`.
+    /// be repeated (fused pairs), and those that don't fit, end with `status` in the old queue.
     pub(super) fn adopt(&mut self, old: &mut Self, status: Status) {
-        self.finished.append(&mut old.finished);
         for index in old.held_in_order() {
-            let slot = old.slots.get(index);
-            if slot.stage == Stage::Free {
-                continue;
-            }
-            if slot.partner.is_some() || slot.stage == Stage::Answered || self.slots.available() == 0 {
-                continue;
-            }
-            let (token, command, direction, unhurried) =
-                (slot.token, slot.command, slot.direction, slot.unhurried);
-            let payload = old.slots.release(index);
-            let submission = Submission { token, command, direction, payload, unhurried };
-            if let Err(refused) = self.submit(submission) {
-                let completion = Completion::new(0, status);
-                self.finished.push(Finished { token, completion, payload: refused.payload });
+            let slot = old.slots.get_mut(index);
+            let repeatable = matches!(slot.stage, Stage::Queued | Stage::Sent) && slot.partner.is_none();
+            let Slot { token, command, direction, unhurried, .. } = *slot;
+            let order = Order { token, command, direction, unhurried };
+            if repeatable && self.submit(&order, || std::mem::take(&mut slot.payload)).is_some() {
+                old.slots.release(index);
             }
         }
         old.fail_outstanding(status);
-        self.finished.append(&mut old.finished);
     }
 
     // Events, one function each.
@@ -478,18 +457,17 @@ impl<L: Link> Queue<L> {
     /// Gives a command back; a fused half only together with the other.
     fn finish(&mut self, index: u16, completion: Completion) {
         let slot = self.slots.get_mut(index);
-        let (token, received) = (slot.token, slot.received as usize);
+        slot.completion = completion;
         let Some(partner) = slot.partner else {
-            let mut payload = self.slots.release(index);
-            if let Payload::Owned(bytes) = &mut payload
-                && self.slots.get(index).direction == Direction::In
+            if let Payload::Owned(bytes) = &mut slot.payload
+                && slot.direction == Direction::In
             {
-                bytes.truncate(received);
+                bytes.truncate(slot.received as usize);
             }
-            self.finished.push(Finished { token, completion, payload });
+            slot.stage = Stage::Ended;
+            self.ended.push(index);
             return;
         };
-        slot.completion = completion;
         slot.stage = Stage::Joined;
         if self.slots.get(partner).stage != Stage::Joined {
             return;
@@ -500,9 +478,10 @@ impl<L: Link> Queue<L> {
             if self.slots.get(index).payload_base == 0 { (completion, other) } else { (other, completion) };
         let home = self.slots.get(index).payload_home;
         let away = if home == index { partner } else { index };
-        let payload = self.slots.release(home);
         self.slots.release(away);
-        let completion = if first.status().is_success() { second } else { first };
-        self.finished.push(Finished { token, completion, payload });
+        let slot = self.slots.get_mut(home);
+        slot.completion = if first.status().is_success() { second } else { first };
+        slot.stage = Stage::Ended;
+        self.ended.push(home);
     }
 }

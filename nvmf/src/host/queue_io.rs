@@ -13,8 +13,10 @@ use crate::digest::RunningDigest;
 use crate::pdu::{
     DataHeader, DataKind, ProtocolError, encode_capsule_command, encode_data_digest, encode_data_header,
 };
+use arrayvec::ArrayVec;
+use sledge_reactor::time::{Instant, now};
 use std::cell::RefCell;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSliceMut;
 
 /// Scratch memory that all queues of a thread receive into.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -41,27 +43,33 @@ impl<L: Link> Queue<L> {
         let sent = self.flush();
         let received = self.receive();
         // R2Ts that just came are answered at once.
-        let answered = if received > 0 { self.flush() } else { 0 };
+        let answered = self.flush();
         sent + received + answered
     }
 
     /// Sends as much of what waits as the socket takes. Returns the bytes sent.
+    #[inline]
     pub(super) fn flush(&mut self) -> usize {
+        // Most turns have nothing to send.
+        if self.work.is_empty() && self.outgoing.is_empty() { 0 } else { self.flush_some() }
+    }
+
+    fn flush_some(&mut self) -> usize {
         let mut total = 0;
         while self.state != QueueState::Closed && total < FLUSH_BYTES {
             self.encode();
             if self.outgoing.is_empty() {
                 break;
             }
-            let mut parts = [IoSlice::new(&[]); MAX_PARTS];
-            let count = self.outgoing.gather(&self.slots, &mut parts);
-            match self.link.write(&parts[..count]) {
+            let written = self.link.write(&self.outgoing.gather(&self.slots));
+            match written {
                 Ok(Some(sent)) => {
                     total += sent;
                     self.write_blocked = false;
-                    let mut ended = Ended::new();
+                    // At most one for each part of the write.
+                    let mut ended: ArrayVec<u16, MAX_PARTS> = ArrayVec::new();
                     self.outgoing.advance(sent, |slot| ended.push(slot));
-                    for slot in ended.iter() {
+                    for slot in ended {
                         self.on_run_sent(slot);
                     }
                 }
@@ -77,6 +85,7 @@ impl<L: Link> Queue<L> {
 
     /// Encodes what waits, as far as there is room.
     fn encode(&mut self) {
+        let at = now();
         while let Some(work) = self.work.front().copied() {
             let allowed = match self.state {
                 QueueState::Live => true,
@@ -89,19 +98,20 @@ impl<L: Link> Queue<L> {
             }
             self.work.pop_front();
             match work {
-                Work::Command(slot) => self.encode_command(slot),
+                Work::Command(slot) => self.encode_command(slot, at),
                 Work::Transfer(slot) => self.encode_transfer(slot),
             }
         }
     }
 
-    fn encode_command(&mut self, index: u16) {
+    fn encode_command(&mut self, index: u16, at: Instant) {
         let framing = self.framing;
         let slot = self.slots.get_mut(index);
         slot.stage = Stage::Sent;
+        slot.sent = at;
         let length = if slot.in_capsule { slot.expected } else { 0 };
-        let command = slot.command;
-        self.outgoing.stage(|out| encode_capsule_command(out, &command, length, &framing));
+        let command = &slot.command;
+        self.outgoing.stage(|out| encode_capsule_command(out, command, length, &framing));
         self.encode_data(index, 0, length);
     }
 
@@ -261,42 +271,18 @@ fn read_parts(
     wanted: usize,
     scratch: &mut [u8],
 ) -> (std::io::Result<Option<usize>>, usize) {
-    let mut parts: [IoSliceMut<'_>; READ_PARTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-    let mut count = 0;
+    let mut parts: ArrayVec<IoSliceMut<'_>, READ_PARTS> = ArrayVec::new();
     let mut listed = 0;
     if let Some(payload) = payload
         && wanted > 0
     {
         payload.runs_mut(at, wanted, |run| {
             listed += run.len();
-            parts[count] = IoSliceMut::new(run);
-            count += 1;
+            parts.push(IoSliceMut::new(run));
         });
     }
     if listed == wanted || listed == 0 {
-        parts[count] = IoSliceMut::new(scratch);
-        count += 1;
+        parts.push(IoSliceMut::new(scratch));
     }
-    (link.read(&mut parts[..count]), listed)
-}
-
-/// Slots whose data runs ended in one write: at most one for each part of it.
-struct Ended {
-    slots: [u16; MAX_PARTS],
-    count: usize,
-}
-
-impl Ended {
-    fn new() -> Self {
-        Self { slots: [0; MAX_PARTS], count: 0 }
-    }
-
-    fn push(&mut self, slot: u16) {
-        self.slots[self.count] = slot;
-        self.count += 1;
-    }
-
-    fn iter(&self) -> impl Iterator<Item = u16> {
-        self.slots[..self.count].iter().copied()
-    }
+    (link.read(&mut parts), listed)
 }

@@ -9,7 +9,7 @@ use super::error::{HostError, Loss};
 use super::open::{Opening, open_queue};
 use super::options::{ConnectOptions, OnLoss};
 use super::payload::Payload;
-use super::queue::{Finished, Queue, QueueState, Submission};
+use super::queue::{Order, Queue, QueueState};
 use super::shared::{GIVEN_UP, Parameters, Shared};
 use super::slot::Direction;
 use sledge_nvme::command::{DatasetRange, Fuse};
@@ -62,6 +62,8 @@ struct Inner {
     state: QueuePairState,
     queue: Queue<TcpStream>,
     overflow: VecDeque<IoCommand>,
+    /// Commands that ended with no queue to give them back: they had not been sent, or their queue was replaced.
+    stranded: Vec<IoCompletion>,
 }
 
 /// An I/O queue pair.
@@ -101,6 +103,7 @@ impl QueueConnector {
             epoch,
             state: QueuePairState::Live,
             overflow: VecDeque::with_capacity(queue.slots.depth() * OVERFLOW),
+            stranded: Vec::new(),
             queue,
         };
         let inner = Rc::new(RefCell::new(inner));
@@ -184,12 +187,12 @@ impl Channel for QueuePair {
     fn outstanding(&self) -> usize {
         let inner = self.inner.borrow();
         // A fused pair takes two slots: it counts as two here, which is enough to know whether anything is left.
-        inner.queue.outstanding() + inner.queue.finished.len() + inner.overflow.len()
+        inner.queue.outstanding() + inner.stranded.len() + inner.overflow.len()
     }
 
     fn needs_polling(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.queue.has_work() || (!inner.overflow.is_empty() && inner.queue.slots.available() > 1)
+        inner.queue.has_work() || !inner.stranded.is_empty() || (!inner.overflow.is_empty() && inner.queue.slots.available() > 1)
     }
 
     fn abort(&mut self, token: u64) -> bool {
@@ -198,16 +201,10 @@ impl Channel for QueuePair {
             return inner.queue.abort_queued(token);
         };
         if let Some(io) = inner.overflow.remove(at) {
-            inner.queue.finished.push(failed(io, Status::ABORTED_BY_REQUEST));
+            inner.stranded.push(io.complete(Status::ABORTED_BY_REQUEST));
         }
         true
     }
-}
-
-/// The end of a command that was never sent.
-fn failed(io: IoCommand, status: Status) -> Finished {
-    let completion = sledge_nvme::Completion::new(0, status);
-    Finished { token: io.token, completion, payload: Payload::Segments(io.data) }
 }
 
 impl Inner {
@@ -222,11 +219,8 @@ impl Inner {
                 return Submitted::Done(io.complete(Status::HOST_PATHING_ERROR));
             }
         }
-        if self.overflow.is_empty() && self.state == QueuePairState::Live {
-            match self.start(io) {
-                Ok(()) => return Submitted::Pending,
-                Err(refused) => io = refused,
-            }
+        if self.overflow.is_empty() && self.state == QueuePairState::Live && self.start(&mut io) {
+            return Submitted::Pending;
         }
         if self.overflow.len() == self.overflow.capacity() {
             // The submitter goes far beyond the depth: it may come again.
@@ -263,76 +257,43 @@ impl Inner {
         Ok(())
     }
 
-    /// Puts a command into the queue.
-    ///
-    /// # Errors
-    /// Gives it back when the queue is full.
-    // The error is the command itself: boxing it would allocate for each refusal.
-    #[allow(clippy::result_large_err)]
-    fn start(&mut self, io: IoCommand) -> Result<(), IoCommand> {
-        let needed = if io.operation == Operation::CompareAndWrite { 2 } else { 1 };
-        if self.queue.slots.available() < needed || self.queue.state != QueueState::Live {
-            return Err(io);
-        }
+    /// Puts a command into the queue; false, with the command as it was, when that is full.
+    fn start(&mut self, io: &mut IoCommand) -> bool {
         let (nsid, slba, blocks) = (self.nsid, io.slba, io.blocks);
-        let fua = |command: Command| if io.fua { command.with_fua() } else { command };
-        let submission = |command, direction, payload| Submission {
-            token: io.token,
-            command,
-            direction,
-            payload,
-            unhurried: false,
-        };
-        let data = Payload::Segments(io.data);
-        let refused = match io.operation {
-            Operation::Read => {
-                let command = fua(Command::read(nsid, slba, blocks));
-                self.queue.submit(submission(command, Direction::In, data)).err()
-            }
-            Operation::Write => {
-                let command = fua(Command::write(nsid, slba, blocks));
-                self.queue.submit(submission(command, Direction::Out, data)).err()
-            }
-            Operation::Compare => {
-                let command = fua(Command::compare(nsid, slba, blocks));
-                self.queue.submit(submission(command, Direction::Out, data)).err()
-            }
-            Operation::CompareAndWrite => {
-                let split = data.len() as u32 / 2;
-                let first = Command::compare(nsid, slba, blocks).with_fuse(Fuse::First);
-                let second = fua(Command::write(nsid, slba, blocks)).with_fuse(Fuse::Second);
-                self.queue.submit_pair(first, submission(second, Direction::Out, data), split).err()
-            }
-            Operation::Flush => {
-                self.queue.submit(submission(Command::flush(nsid), Direction::None, data)).err().map(no_data)
-            }
+        let (command, direction) = match io.operation {
+            Operation::Read => (Command::read(nsid, slba, blocks), Direction::In),
+            Operation::Write => (Command::write(nsid, slba, blocks), Direction::Out),
+            Operation::Compare => (Command::compare(nsid, slba, blocks), Direction::Out),
+            Operation::CompareAndWrite => (Command::write(nsid, slba, blocks), Direction::Out),
+            Operation::Flush => (Command::flush(nsid), Direction::None),
             Operation::WriteZeroes { deallocate } => {
-                let command = fua(Command::write_zeroes(nsid, slba, blocks, deallocate));
-                self.queue.submit(submission(command, Direction::None, data)).err()
+                (Command::write_zeroes(nsid, slba, blocks, deallocate), Direction::None)
             }
-            Operation::Verify => {
-                let command = Command::verify(nsid, slba, blocks);
-                self.queue.submit(submission(command, Direction::None, data)).err()
-            }
+            Operation::Verify => (Command::verify(nsid, slba, blocks), Direction::None),
+            Operation::Deallocate => (Command::deallocate_ranges(nsid, 1), Direction::Out),
+        };
+        let mut order = Order { token: io.token, command, direction, unhurried: false };
+        let fua = io.fua
+            && !matches!(io.operation, Operation::Flush | Operation::Verify | Operation::Deallocate);
+        if fua {
+            order.command = order.command.with_fua();
+        }
+        if io.operation == Operation::CompareAndWrite {
+            let split = io.data.len_bytes() as u32 / 2;
+            let first = Command::compare(nsid, slba, blocks).with_fuse(Fuse::First);
+            order.command = order.command.with_fuse(Fuse::Second);
+            let payload = || Payload::Segments(std::mem::take(&mut io.data));
+            return self.queue.submit_pair(first, &order, split, payload);
+        }
+        let payload = || match io.operation {
             Operation::Deallocate => {
                 let mut range = [0; 16];
                 range.copy_from_slice(DatasetRange::new(slba, blocks).as_bytes());
-                let command = Command::deallocate_ranges(nsid, 1);
-                self.queue.submit(submission(command, Direction::Out, Payload::Range(range))).err()
+                Payload::Range(range)
             }
+            _ => Payload::Segments(std::mem::take(&mut io.data)),
         };
-        match refused {
-            None => Ok(()),
-            // Not reached: room and state were checked above. The command is not lost all the same.
-            Some(refused) => Err(IoCommand {
-                token: io.token,
-                operation: io.operation,
-                slba,
-                blocks,
-                fua: io.fua,
-                data: refused.payload.into_segments(),
-            }),
-        }
+        self.queue.submit(&order, payload).is_some()
     }
 
     fn poll(&mut self, done: &mut Vec<IoCompletion>) {
@@ -345,18 +306,15 @@ impl Inner {
                 self.on_lost();
             }
         }
-        for finished in self.queue.finished.drain(..) {
-            done.push(IoCompletion {
-                token: finished.token,
-                status: finished.completion.status(),
-                data: finished.payload.into_segments(),
-            });
+        if !self.stranded.is_empty() {
+            done.append(&mut self.stranded);
         }
+        give_back(&mut self.queue, done);
         while self.state == QueuePairState::Live
-            && let Some(io) = self.overflow.pop_front()
+            && let Some(mut io) = self.overflow.pop_front()
         {
-            if let Err(refused) = self.start(io) {
-                self.overflow.push_front(refused);
+            if !self.start(&mut io) {
+                self.overflow.push_front(io);
                 break;
             }
         }
@@ -376,14 +334,16 @@ impl Inner {
 
     fn fail_all(&mut self) {
         self.queue.fail_outstanding(Status::HOST_PATHING_ERROR);
+        give_back(&mut self.queue, &mut self.stranded);
         while let Some(io) = self.overflow.pop_front() {
-            self.queue.finished.push(failed(io, Status::HOST_PATHING_ERROR));
+            self.stranded.push(io.complete(Status::HOST_PATHING_ERROR));
         }
     }
 
     /// The connection is back.
     fn on_restored(&mut self, mut queue: Queue<TcpStream>, parameters: Parameters, epoch: u64) {
         queue.adopt(&mut self.queue, Status::HOST_PATHING_ERROR);
+        give_back(&mut self.queue, &mut self.stranded);
         self.queue = queue;
         (self.parameters, self.epoch) = (parameters, epoch);
         self.state = QueuePairState::Live;
@@ -442,10 +402,11 @@ async fn keep(weak: Weak<RefCell<Inner>>) {
     }
 }
 
-/// A refused command without data gives none back.
-fn no_data(mut refused: Submission) -> Submission {
-    refused.payload = Payload::None;
-    refused
+/// Moves what ended in a queue to `done`.
+fn give_back(queue: &mut Queue<TcpStream>, done: &mut Vec<IoCompletion>) {
+    queue.collect(|token, completion, payload| {
+        done.push(IoCompletion { token, status: completion.status(), data: payload.take_segments() });
+    });
 }
 
 impl std::fmt::Debug for QueuePair {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::link::Link;
-use super::queue::{Queue, QueueOptions, QueueState, Submission};
+use super::queue::{Order, Queue, QueueOptions, QueueState};
 use super::slot::Direction;
 use crate::decoder::{DataDigest, Decoder, Event, Limits, Role};
 use crate::digest::digest_of;
@@ -377,7 +377,7 @@ pub(super) fn submit(
     direction: Direction,
     payload: super::payload::Payload,
 ) -> u16 {
-    let submission = Submission { token, command, direction, payload, unhurried: false };
-    let index = queue.submit(submission).unwrap();
+    let order = Order { token, command, direction, unhurried: false };
+    let index = queue.submit(&order, || payload).unwrap();
     queue.slots.command_id(index)
 }

@@ -36,6 +36,8 @@ pub(super) enum Stage {
     Answered,
     /// One half of a fused pair, done, waiting for the other.
     Joined,
+    /// It has a completion, and waits to be given back.
+    Ended,
 }
 
 /// An R2T that is being answered.
@@ -58,7 +60,8 @@ pub(super) struct Slot {
     pub(super) token: u64,
     /// Order of submission.
     pub(super) sequence: u64,
-    pub(super) submitted: Instant,
+    /// When its capsule was encoded.
+    pub(super) sent: Instant,
     /// Whether the command may take as long as it likes (Asynchronous Event Request).
     pub(super) unhurried: bool,
     pub(super) command: Command,
@@ -91,7 +94,7 @@ impl Slot {
             stage: Stage::Free,
             token: 0,
             sequence: 0,
-            submitted: Instant::from_nanos(0),
+            sent: Instant::from_nanos(0),
             unhurried: false,
             command: Command::default(),
             direction: Direction::None,
@@ -164,14 +167,14 @@ impl Slots {
         Some(index)
     }
 
-    /// Frees a slot and returns its data.
-    pub(super) fn release(&mut self, index: u16) -> Payload {
+    /// Frees a slot, whose data somebody has taken, or drops it.
+    pub(super) fn release(&mut self, index: u16) {
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.stage != Stage::Free, "a slot is freed once");
         slot.stage = Stage::Free;
         slot.generation = slot.generation.wrapping_add(1) & (u16::MAX >> INDEX_BITS);
+        slot.payload = Payload::None;
         self.free.push(index);
-        std::mem::take(&mut slot.payload)
     }
 
     /// The slot at an index that [`Slots::allocate`] or [`Slots::find`] gave.
