@@ -90,14 +90,13 @@ impl Outgoing {
     }
 
     /// Lists the front of the stream for one write.
-    pub(super) fn gather<'a>(&'a self, slots: &'a Slots) -> ArrayVec<IoSlice<'a>, MAX_PARTS> {
-        let mut parts = ArrayVec::new();
+    pub(super) fn gather<'a>(&'a self, slots: &'a Slots, parts: &mut ArrayVec<IoSlice<'a>, MAX_PARTS>) {
         let mut staged = self.head;
         for run in &self.runs {
             match *run {
                 Run::Staged { length } => {
                     if parts.is_full() {
-                        return parts;
+                        return;
                     }
                     parts.push(IoSlice::new(&self.staging[staged..staged + length]));
                     staged += length;
@@ -108,7 +107,7 @@ impl Outgoing {
                     while done < length {
                         let bytes = payload.run(base + offset + done, length - done);
                         if parts.is_full() || bytes.is_empty() {
-                            return parts;
+                            return;
                         }
                         parts.push(IoSlice::new(bytes));
                         done += bytes.len();
@@ -116,7 +115,6 @@ impl Outgoing {
                 }
             }
         }
-        parts
     }
 
     /// Takes `sent` bytes off the front and tells each slot whose data run ended with them.

@@ -61,7 +61,11 @@ impl<L: Link> Queue<L> {
             if self.outgoing.is_empty() {
                 break;
             }
-            let written = self.link.write(&self.outgoing.gather(&self.slots));
+            let written = {
+                let mut parts = ArrayVec::new();
+                self.outgoing.gather(&self.slots, &mut parts);
+                self.link.write(&parts)
+            };
             match written {
                 Ok(Some(sent)) => {
                     total += sent;

@@ -192,7 +192,9 @@ impl Channel for QueuePair {
 
     fn needs_polling(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.queue.has_work() || !inner.stranded.is_empty() || (!inner.overflow.is_empty() && inner.queue.slots.available() > 1)
+        inner.queue.has_work()
+            || !inner.stranded.is_empty()
+            || (!inner.overflow.is_empty() && inner.queue.slots.available() > 1)
     }
 
     fn abort(&mut self, token: u64) -> bool {
@@ -273,8 +275,8 @@ impl Inner {
             Operation::Deallocate => (Command::deallocate_ranges(nsid, 1), Direction::Out),
         };
         let mut order = Order { token: io.token, command, direction, unhurried: false };
-        let fua = io.fua
-            && !matches!(io.operation, Operation::Flush | Operation::Verify | Operation::Deallocate);
+        let fua =
+            io.fua && !matches!(io.operation, Operation::Flush | Operation::Verify | Operation::Deallocate);
         if fua {
             order.command = order.command.with_fua();
         }
