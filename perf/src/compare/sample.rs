@@ -8,10 +8,16 @@ use super::options::Metric;
 /// Share of the I/Os, the fastest ones, that nothing held up.
 const UNDISTURBED: f64 = 0.99;
 
-/// A report lacks what is compared.
+/// Why a report has nothing to compare.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the report of a turn has no {0}")]
-pub struct Lacking(&'static str);
+pub enum Unreadable {
+    /// It is not such a report.
+    #[error("the report of a turn has no {0}")]
+    Lacking(&'static str),
+    /// No I/O ended in the time.
+    #[error("no I/O ended in a whole turn: use a longer --round-time")]
+    NoIo,
+}
 
 /// One turn: I/Os and bytes a second, nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -32,10 +38,13 @@ impl Sample {
     ///
     /// # Errors
     /// What it has not.
-    pub fn read(output: &[u8]) -> Result<Self, Lacking> {
-        let report: Value = serde_json::from_slice(output).map_err(|_| Lacking("JSON"))?;
+    pub fn read(output: &[u8]) -> Result<Self, Unreadable> {
+        let report: Value = serde_json::from_slice(output).map_err(|_| Unreadable::Lacking("JSON"))?;
         let total = &report["total"];
-        let number = |value: &Value, name| value.as_f64().ok_or(Lacking(name));
+        let number = |value: &Value, name| value.as_f64().ok_or(Unreadable::Lacking(name));
+        if number(&total["iops"], "IOPS")? == 0.0 {
+            return Err(Unreadable::NoIo);
+        }
         let latency = &total["latency_ns"];
         Ok(Self {
             iops: number(&total["iops"], "IOPS")?,
@@ -133,6 +142,7 @@ mod tests {
         };
         assert!((steady(&run(0.0)).unwrap() - 800_000.0).abs() < 1.0);
         assert_eq!(steady(&run(5.0)), None);
-        assert_eq!(Sample::read(b"{}"), Err(Lacking("IOPS")));
+        assert_eq!(Sample::read(b"{}"), Err(Unreadable::Lacking("IOPS")));
+        assert_eq!(Sample::read(br#"{"total": {"iops": 0.0}}"#), Err(Unreadable::NoIo));
     }
 }

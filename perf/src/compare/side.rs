@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use super::options::{CompareOptions, HostCores, Load, Side, Wait};
 use super::process::{ProcessError, Ready, StartedTarget, run_self};
-use super::sample::{Lacking, Sample};
+use super::sample::{Sample, Unreadable};
 use crate::job::Target;
 use crate::limit::Core;
 
 /// Time that a turn may take besides ramp and measurement.
 const SPARE: Duration = Duration::from_secs(60);
+
+/// Times that a turn is had in which no I/O ended, before that is an error.
+const ATTEMPTS: u32 = 10;
 
 /// Why a side could not have its turn.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +26,7 @@ pub enum SideError {
     Process(#[from] ProcessError),
     /// What the host printed lacks something.
     #[error("{0}")]
-    Report(#[from] Lacking),
+    Report(#[from] Unreadable),
     /// Options that don't go together.
     #[error("{0}")]
     Options(String),
@@ -94,9 +97,16 @@ impl Player {
             Some((line, ready)) => Some(StartedTarget::start(line, ready, self.real_time)?),
             None => None,
         };
-        let output = run_self(&self.arguments, self.real_time, self.time)?;
+        let mut attempt = 1;
+        let sample = loop {
+            match Sample::read(&run_self(&self.arguments, self.real_time, self.time)?) {
+                // Something else had the cores all the time: that says nothing of this side.
+                Err(Unreadable::NoIo) if attempt < ATTEMPTS => attempt += 1,
+                outcome => break outcome,
+            }
+        };
         drop(target);
-        Ok(Sample::read(&output)?)
+        Ok(sample?)
     }
 }
 
