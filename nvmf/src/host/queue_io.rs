@@ -28,7 +28,7 @@ const LARGE_DATA: u32 = 16 * 1024;
 const TURN_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes after which sending pauses until what has arrived has been looked at. More than a processor's cache holds would
 /// have left it before the network takes it.
-const FLUSH_BYTES: usize = 512 * 1024;
+const FLUSH_BYTES: usize = 1024 * 1024;
 /// Most parts of one read: a command's segments and scratch memory.
 const READ_PARTS: usize = sledge_reactor::memory::MAX_SEGMENTS + 1;
 

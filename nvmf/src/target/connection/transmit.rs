@@ -27,7 +27,7 @@ const BATCH: usize = 256;
 const MAX_SLICES: usize = 640;
 /// Bytes after which a connection lets others go first, and looks what has arrived. More than a processor's cache holds
 /// would have left it before the network takes it.
-const FLUSH_BYTES: usize = 512 * 1024;
+const FLUSH_BYTES: usize = 1024 * 1024;
 /// Bytes of scratch that [`TransmitQueue::flush`] needs.
 pub(crate) const SCRATCH_BYTES: usize = BATCH * (MAX_ENCODED_BYTES + 4);
 
