@@ -145,7 +145,9 @@ fn common(pdu_type: PduType, flags: u8, data_offset: usize, length: usize) -> Co
     }
 }
 
-/// Puts header, digest and zero padding up to `end` into `out`; returns `end`.
+/// Puts header, digest and zero padding up to `end` into `out`; returns `end`. Inlined, as the header's length is then
+/// known and it is built in place.
+#[inline(always)]
 fn put(out: &mut [u8], header: &[u8], with_digest: bool, end: usize) -> usize {
     let mut at = header.len();
     out[..at].copy_from_slice(header);
@@ -153,7 +155,10 @@ fn put(out: &mut [u8], header: &[u8], with_digest: bool, end: usize) -> usize {
         out[at..at + DIGEST_BYTES].copy_from_slice(&digest(header).to_le_bytes());
         at += DIGEST_BYTES;
     }
-    out[at..end].fill(0);
+    // Nearly always there is none.
+    if at < end {
+        out[at..end].fill(0);
+    }
     end
 }
 

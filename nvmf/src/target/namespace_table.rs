@@ -216,7 +216,7 @@ impl NamespaceTable {
     pub fn poll(&mut self, done: &mut Vec<IoCompletion>) {
         let mut drained = false;
         for open in self.open.iter_mut().flatten() {
-            if open.channel.outstanding() > 0 {
+            if open.channel.outstanding() > 0 || open.channel.needs_polling() {
                 open.channel.poll(done);
             }
             drained |= open.retired && open.channel.outstanding() == 0;

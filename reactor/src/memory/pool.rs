@@ -1,14 +1,17 @@
 //! The pool: a region cut into chunks of 1 MiB, each serving one size class at a time.
 //!
-//! Invariants: a set bit in a chunk's map is a free buffer, a clear one is owned by exactly one [`Buffer`] (or
-//! lies beyond the class's count); a chunk is on the list of free chunks, on its class's list of chunks with
+//! Invariants: a set bit in a chunk's map is a free buffer, a clear one is owned by exactly one [`Buffer`] or lies in
+//! its class's short stack of recent ones (or lies beyond the class's count); a chunk is on the list of free chunks, on its class's list of chunks with
 //! room, or full and on no list. Taking and giving back are a few instructions and never touch the heap.
-//! A chunk whose buffers all came back serves another class, so no size starves for ever behind another.
+//! A chunk whose buffers all came back serves another class, so no size starves for ever behind another: when there is
+//! no room, the stacks are emptied first. What came back last goes out first, while the caches still have it.
 
 use std::cell::RefCell;
 use std::io;
 use std::ptr::NonNull;
 use std::rc::Rc;
+
+use arrayvec::ArrayVec;
 
 use super::buffer::Buffer;
 use super::region::{Backing, Region};
@@ -23,6 +26,8 @@ const CHUNK_SHIFT: u32 = MAX_BUFFER_BYTES.trailing_zeros();
 const CLASSES: usize = (CHUNK_SHIFT - MIN_SHIFT + 1) as usize;
 /// Words of a chunk's map: one bit for each smallest buffer.
 const MAP_WORDS: usize = MAX_BUFFER_BYTES / MIN_BUFFER_BYTES / 64;
+/// Buffers of a class that wait apart from the maps at most.
+const RECENT: usize = 8;
 /// "No chunk" in the lists of chunks.
 const NONE: u32 = u32::MAX;
 
@@ -74,6 +79,8 @@ struct State {
     free: u32,
     /// For each class, the head of the list of its chunks with room.
     room: [u32; CLASSES],
+    /// For each class, offsets of buffers that came back lately, newest last.
+    recent: [ArrayVec<usize, RECENT>; CLASSES],
     used_bytes: usize,
     used_buffers: u64,
     refused: u64,
@@ -115,8 +122,15 @@ impl Pool {
         for (index, chunk) in chunks.iter_mut().enumerate() {
             chunk.next = if index == last { NONE } else { index as u32 + 1 };
         }
-        let state =
-            State { chunks, free: 0, room: [NONE; CLASSES], used_bytes: 0, used_buffers: 0, refused: 0 };
+        let state = State {
+            chunks,
+            free: 0,
+            room: [NONE; CLASSES],
+            recent: std::array::from_fn(|_| ArrayVec::new()),
+            used_bytes: 0,
+            used_buffers: 0,
+            refused: 0,
+        };
         Pool { inner: Rc::new(Inner { region, state: RefCell::new(state) }) }
     }
 
@@ -155,6 +169,20 @@ impl State {
     /// The offset and class of a free buffer of `class`, or of a larger one when no chunk is left to serve
     /// `class`.
     fn take(&mut self, class: u8) -> Option<(usize, u8)> {
+        let taken = match self.recent[class as usize].pop() {
+            Some(offset) => (offset, class),
+            None => self.take_from_chunks(class)?,
+        };
+        self.used_buffers += 1;
+        self.used_bytes += class_bytes(taken.1);
+        Some(taken)
+    }
+
+    /// As `take`, from a chunk's map.
+    fn take_from_chunks(&mut self, class: u8) -> Option<(usize, u8)> {
+        if self.room[class as usize] == NONE && self.free == NONE {
+            self.empty_recent();
+        }
         let mut class = class;
         let mut index = self.room[class as usize];
         if index == NONE && self.free != NONE {
@@ -181,14 +209,32 @@ impl State {
         if chunk.available == 0 {
             self.unlink(index);
         }
-        self.used_buffers += 1;
-        self.used_bytes += class_bytes(class);
         let slot = word * 64 + bit as usize;
         Some((((index as usize) << CHUNK_SHIFT) + slot * class_bytes(class), class))
     }
 
     /// Marks the buffer at `offset` free again.
     fn give(&mut self, offset: usize, class: u8) {
+        self.used_buffers -= 1;
+        self.used_bytes -= class_bytes(class);
+        let recent = &mut self.recent[class as usize];
+        debug_assert!(!recent.contains(&offset), "a buffer comes back once");
+        if recent.try_push(offset).is_err() {
+            self.give_to_chunk(offset, class);
+        }
+    }
+
+    /// Puts all that came back lately where any class can have it.
+    fn empty_recent(&mut self) {
+        for class in 0..CLASSES {
+            while let Some(offset) = self.recent[class].pop() {
+                self.give_to_chunk(offset, class as u8);
+            }
+        }
+    }
+
+    /// Marks the buffer at `offset` free in its chunk.
+    fn give_to_chunk(&mut self, offset: usize, class: u8) {
         let index = (offset >> CHUNK_SHIFT) as u32;
         let slot = (offset & (MAX_BUFFER_BYTES - 1)) / class_bytes(class);
         let chunk = &mut self.chunks[index as usize];
@@ -205,8 +251,6 @@ impl State {
             self.chunks[index as usize].next = self.free;
             self.free = index;
         }
-        self.used_buffers -= 1;
-        self.used_bytes -= class_bytes(class);
     }
 
     /// Puts a chunk at the head of its class's list of chunks with room.

@@ -114,7 +114,7 @@ impl Hold {
     /// Describes a range that is held already, so that another owner than the taker can release it.
     pub fn complete(kind: Kind, offset: u64, len: u64, gate: &Gate) -> Hold {
         let mut hold = Hold::new(kind, offset, len);
-        hold.taken = gate.runs(&hold).count();
+        hold.taken = if gate.hashed { gate.runs(&hold).count() } else { hold.pages };
         hold
     }
 }
@@ -229,8 +229,14 @@ impl<W: Word> Gate<W> {
 
     /// Takes as much of the range as can be had now. True when all of it is held; otherwise call again later.
     pub fn advance(&self, hold: &mut Hold) -> bool {
-        if hold.taken == 0 && hold.pages == 1 && !self.hashed {
-            return self.step(hold, hold.first_page);
+        if !self.hashed {
+            // The pages are the slots.
+            while hold.taken < hold.pages {
+                if !self.step(hold, hold.first_page + hold.taken) {
+                    return false;
+                }
+            }
+            return true;
         }
         let runs = self.runs(hold);
         for slot in runs.slots(hold.taken) {
@@ -263,8 +269,16 @@ impl<W: Word> Gate<W> {
 
     /// Gives back whatever the hold has, complete or not, and its mark.
     pub fn release(&self, hold: Hold) {
-        let runs = self.runs(&hold);
-        let mut slots = runs.slots(0);
+        if self.hashed {
+            self.give_back(&hold, self.runs(&hold).slots(0));
+        } else {
+            // The pages are the slots.
+            self.give_back(&hold, hold.first_page..hold.first_page + hold.pages);
+        }
+    }
+
+    /// Gives back the slots that the hold has taken, and its mark on the next one.
+    fn give_back(&self, hold: &Hold, mut slots: impl Iterator<Item = u64>) {
         for slot in slots.by_ref().take(hold.taken as usize) {
             let word = &self.slots[slot as usize];
             match hold.kind {

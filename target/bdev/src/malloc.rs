@@ -6,6 +6,7 @@
 
 mod channel;
 mod memory;
+mod stream;
 
 use std::sync::Arc;
 

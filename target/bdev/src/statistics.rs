@@ -66,8 +66,8 @@ fn add(counter: &AtomicU64, value: u64) {
 pub(crate) struct ChannelCounters(Arc<Counters>);
 
 impl ChannelCounters {
-    /// Counts the end of a command that moved `bytes` bytes and began at `started`.
-    pub(crate) fn count(&self, operation: Operation, bytes: u64, started: Instant, status: Status) {
+    /// Counts a command that ended as soon as it began, within one turn and hence in no time.
+    pub(crate) fn count_at_once(&self, operation: Operation, bytes: u64, status: Status) {
         let class = &self.0.classes[Class::of(operation) as usize];
         if !status.is_success() {
             add(&class.failures, 1);
@@ -75,6 +75,15 @@ impl ChannelCounters {
         }
         add(&class.operations, 1);
         add(&class.bytes, bytes);
+    }
+
+    /// Counts the end of a command that moved `bytes` bytes and began at `started`.
+    pub(crate) fn count(&self, operation: Operation, bytes: u64, started: Instant, status: Status) {
+        self.count_at_once(operation, bytes, status);
+        if !status.is_success() {
+            return;
+        }
+        let class = &self.0.classes[Class::of(operation) as usize];
         let taken = (sledge_reactor::time::now() - started).as_nanos() as u64;
         if taken != 0 {
             add(&class.nanoseconds, taken);

@@ -3,6 +3,11 @@
 //! Invariant: a command either holds its range when it touches memory, or waits in the channel's bounded queue
 //! and is tried again at each poll, oldest first. Long deallocations and zeroing are done in steps, one a poll,
 //! so that the reactor's turn stays short.
+//!
+//! A write's range is given back one step late, at the next command or poll: giving it back waits until all its bytes
+//! have reached memory, which takes several times as long as the copy when the destination is not in the cache, and
+//! meanwhile the reactor can already do something else. At most one range is given back late, and it is before any
+//! other is taken.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -39,6 +44,11 @@ struct Task {
     started: Instant,
     /// Since when it waits: its start, or its last step.
     waits_since: Instant,
+    progress: Progress,
+}
+
+/// How far a command is.
+struct Progress {
     hold: Hold,
     /// First byte and bytes still to do.
     offset: u64,
@@ -48,6 +58,9 @@ struct Task {
 /// What became of one attempt.
 enum Outcome {
     Ended(Status),
+    /// A step is done, others are left.
+    Stepped,
+    /// Others have the range, or a part of it.
     Waits,
 }
 
@@ -57,94 +70,105 @@ pub(super) struct MallocChannel {
     lender: Rc<Lender>,
     geometry: Geometry,
     waiting: VecDeque<Task>,
+    /// The range of the latest write, if it has not been given back yet.
+    late: Hold,
     counters: ChannelCounters,
 }
 
 impl MallocChannel {
     pub(super) fn new(memory: Arc<Memory>, geometry: Geometry, counters: ChannelCounters) -> Self {
         let lender = Rc::new(Lender(memory.clone()));
-        Self { memory, lender, geometry, waiting: VecDeque::new(), counters }
+        Self { memory, lender, geometry, waiting: VecDeque::new(), late: Hold::NOTHING, counters }
     }
 
     /// Goes on with a command as far as it can now.
-    fn advance(&self, task: &mut Task) -> Outcome {
-        match task.io.operation {
+    fn advance(&mut self, io: &mut IoCommand, progress: &mut Progress) -> Outcome {
+        match io.operation {
             Operation::Flush | Operation::Verify => Outcome::Ended(Status::SUCCESS),
-            Operation::WriteZeroes { .. } | Operation::Deallocate => self.clear(task),
-            Operation::Read | Operation::Compare => self.transfer(task, Kind::Share),
-            Operation::Write | Operation::CompareAndWrite => self.transfer(task, Kind::Exclusive),
+            Operation::WriteZeroes { .. } | Operation::Deallocate => self.clear(io.operation, progress),
+            Operation::Read | Operation::Compare => self.transfer(io, progress, Kind::Share),
+            Operation::Write | Operation::CompareAndWrite => self.transfer(io, progress, Kind::Exclusive),
         }
     }
 
     /// Takes the range and then does all of it.
-    fn transfer(&self, task: &mut Task, kind: Kind) -> Outcome {
-        if !self.enter(task, kind, task.left) {
+    fn transfer(&mut self, io: &mut IoCommand, progress: &mut Progress, kind: Kind) -> Outcome {
+        if !self.enter(progress, kind, progress.left) {
             return Outcome::Waits;
         }
-        let (offset, len) = (task.offset as usize, task.left as usize);
-        let status = match task.io.operation {
-            Operation::Read if task.io.data.is_empty() => {
+        let (offset, len) = (progress.offset as usize, progress.left as usize);
+        let status = match io.operation {
+            Operation::Read if io.data.is_empty() => {
                 let owner: Rc<dyn LendOwner> = self.lender.clone();
-                // The loan takes over the share.
-                let _ = task.hold.take();
                 // SAFETY: the range was checked against the device, and the share that keeps writers out is given
-                // back by the lender only; the lender keeps the memory mapped.
-                let lent = unsafe { Lent::new(self.memory.address(offset), len, owner, task.offset) };
-                task.io.data = lent.into();
-                Status::SUCCESS
+                // back by the lender only, when the loan ends; the lender keeps the memory mapped.
+                let lent = unsafe { Lent::new(self.memory.address(offset), len, owner, progress.offset) };
+                let _ = progress.hold.take();
+                io.data = lent.into();
+                return Outcome::Ended(Status::SUCCESS);
             }
             Operation::Read => {
                 // SAFETY: checked range, share held.
                 let bytes = unsafe { self.memory.bytes(offset, len) };
-                if task.io.data.copy_from(0, bytes) == len {
+                if io.data.copy_from(0, bytes) == len {
                     Status::SUCCESS
                 } else {
                     Status::INVALID_FIELD.do_not_retry()
                 }
             }
-            Operation::Compare => self.compare(task),
+            Operation::Compare => self.compare(io, offset, len),
             Operation::CompareAndWrite => {
-                let status = self.compare(task);
+                let status = self.compare(io, offset, len);
                 if status.is_success() {
-                    self.write(task, len);
+                    self.write(io, progress, len);
                 }
                 status
             }
             _ => {
-                self.write(task, 0);
+                self.write(io, progress, 0);
                 Status::SUCCESS
             }
         };
-        self.leave(task);
+        self.leave(progress);
         Outcome::Ended(status)
     }
 
     /// Compares the held range with the beginning of the data.
-    fn compare(&self, task: &Task) -> Status {
+    fn compare(&self, io: &IoCommand, offset: usize, len: usize) -> Status {
         // SAFETY: checked range, share or more held.
-        let bytes = unsafe { self.memory.bytes(task.offset as usize, task.left as usize) };
-        if command::equals(&task.io.data, 0, bytes) { Status::SUCCESS } else { Status::COMPARE_FAILURE }
+        let bytes = unsafe { self.memory.bytes(offset, len) };
+        if command::equals(&io.data, 0, bytes) { Status::SUCCESS } else { Status::COMPARE_FAILURE }
     }
 
-    /// Writes the data from byte `skip` on to the range, which is held exclusively.
-    fn write(&self, task: &Task, skip: usize) {
-        command::visit(&task.io.data, skip, task.left as usize, |at, part| {
-            // SAFETY: parts lie within the checked range, which is held exclusively.
-            unsafe { self.memory.write(task.offset as usize + at, part) };
+    /// Writes the data from byte `skip` on to the range, which is held exclusively, and keeps that to give it back late.
+    fn write(&mut self, io: &IoCommand, progress: &mut Progress, skip: usize) {
+        command::visit(&io.data, skip, progress.left as usize, |at, part| {
+            // SAFETY: parts lie within the checked range, which is held exclusively until `give_back_late`.
+            unsafe { self.memory.write(progress.offset as usize + at, part) };
             true
         });
+        debug_assert!(self.late.is_nothing(), "given back before another range was taken");
+        self.late = progress.hold.take();
+    }
+
+    /// Gives back the range of the latest write, once all its bytes are where others see them.
+    fn give_back_late(&mut self) {
+        if !self.late.is_nothing() {
+            self.memory.settle();
+            self.memory.gate().release(self.late.take());
+        }
     }
 
     /// Does one step of a deallocation or of zeroing.
-    fn clear(&self, task: &mut Task) -> Outcome {
-        let free = task.io.operation != Operation::WriteZeroes { deallocate: false };
+    fn clear(&mut self, operation: Operation, progress: &mut Progress) -> Outcome {
+        let free = operation != Operation::WriteZeroes { deallocate: false };
         let step = if free { FREE_STEP } else { ZERO_STEP };
         // Steps end at whole multiples, so that each frees whole pages.
-        let part = task.left.min(step - task.offset % step);
-        if !self.enter(task, Kind::Exclusive, part) {
+        let part = progress.left.min(step - progress.offset % step);
+        if !self.enter(progress, Kind::Exclusive, part) {
             return Outcome::Waits;
         }
-        let (offset, len) = (task.offset as usize, part as usize);
+        let (offset, len) = (progress.offset as usize, part as usize);
         // SAFETY: a part of the checked range, held exclusively.
         unsafe {
             if free {
@@ -153,27 +177,31 @@ impl MallocChannel {
                 self.memory.zero(offset, len);
             }
         }
-        self.leave(task);
-        task.offset += part;
-        task.left -= part;
-        task.waits_since = time::now();
-        if task.left == 0 { Outcome::Ended(Status::SUCCESS) } else { Outcome::Waits }
+        self.leave(progress);
+        progress.offset += part;
+        progress.left -= part;
+        if progress.left == 0 { Outcome::Ended(Status::SUCCESS) } else { Outcome::Stepped }
     }
 
     /// Whether the first `len` bytes of what is left are held now.
-    fn enter(&self, task: &mut Task, kind: Kind, len: u64) -> bool {
-        if task.hold.is_nothing() {
-            task.hold = Hold::new(kind, task.offset, len);
+    fn enter(&mut self, progress: &mut Progress, kind: Kind, len: u64) -> bool {
+        self.give_back_late();
+        if progress.hold.is_nothing() {
+            progress.hold = Hold::new(kind, progress.offset, len);
         }
-        self.memory.gate().advance(&mut task.hold)
+        self.memory.gate().advance(&mut progress.hold)
     }
 
     /// Gives back what is held.
-    fn leave(&self, task: &mut Task) {
-        self.memory.gate().release(task.hold.take());
+    fn leave(&self, progress: &mut Progress) {
+        if !progress.hold.is_nothing() {
+            self.memory.gate().release(progress.hold.take());
+        }
     }
 
-    fn end(&self, task: Task, status: Status) -> IoCompletion {
+    /// Ends a command that has waited.
+    fn end(&self, mut task: Task, status: Status) -> IoCompletion {
+        self.leave(&mut task.progress);
         let (_, bytes) = command::byte_range(&task.io, &self.geometry);
         self.counters.count(task.io.operation, bytes, task.started, status);
         task.io.complete(status)
@@ -181,34 +209,44 @@ impl MallocChannel {
 }
 
 impl Channel for MallocChannel {
-    fn submit(&mut self, io: IoCommand) -> Submitted {
-        let started = time::now();
-        if let Err(status) = command::check(&io, &self.geometry) {
-            self.counters.count(io.operation, 0, started, status);
-            return Submitted::Done(io.complete(status));
-        }
-        let (offset, left) = command::byte_range(&io, &self.geometry);
-        let mut task = Task { io, started, waits_since: started, hold: Hold::NOTHING, offset, left };
-        match self.advance(&mut task) {
-            Outcome::Ended(status) => Submitted::Done(self.end(task, status)),
-            Outcome::Waits if self.waiting.len() >= MAX_OUTSTANDING => {
-                self.leave(&mut task);
-                Submitted::Done(self.end(task, BUSY))
+    fn submit(&mut self, mut io: IoCommand) -> Submitted {
+        let status = match command::check(&io, &self.geometry) {
+            Ok(()) => {
+                let (offset, left) = command::byte_range(&io, &self.geometry);
+                let mut progress = Progress { hold: Hold::NOTHING, offset, left };
+                match self.advance(&mut io, &mut progress) {
+                    Outcome::Ended(status) => {
+                        self.counters.count_at_once(io.operation, left, status);
+                        return Submitted::Done(io.complete(status));
+                    }
+                    _ if self.waiting.len() >= MAX_OUTSTANDING => {
+                        self.leave(&mut progress);
+                        BUSY
+                    }
+                    _ => {
+                        let started = time::now();
+                        self.waiting.push_back(Task { io, started, waits_since: started, progress });
+                        return Submitted::Pending;
+                    }
+                }
             }
-            Outcome::Waits => {
-                self.waiting.push_back(task);
-                Submitted::Pending
-            }
-        }
+            Err(status) => status,
+        };
+        self.counters.count_at_once(io.operation, 0, status);
+        Submitted::Done(io.complete(status))
     }
 
     fn poll(&mut self, done: &mut Vec<IoCompletion>) {
+        self.give_back_late();
         for _ in 0..self.waiting.len() {
             let Some(mut task) = self.waiting.pop_front() else { break };
-            match self.advance(&mut task) {
+            match self.advance(&mut task.io, &mut task.progress) {
                 Outcome::Ended(status) => done.push(self.end(task, status)),
+                Outcome::Stepped => {
+                    task.waits_since = time::now();
+                    self.waiting.push_back(task);
+                }
                 Outcome::Waits if command::has_waited_out(task.waits_since) => {
-                    self.leave(&mut task);
                     done.push(self.end(task, BUSY));
                 }
                 Outcome::Waits => self.waiting.push_back(task),
@@ -225,14 +263,15 @@ impl Channel for MallocChannel {
     }
 
     fn needs_polling(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.late.is_nothing()
     }
 }
 
 impl Drop for MallocChannel {
     fn drop(&mut self) {
+        self.give_back_late();
         while let Some(mut task) = self.waiting.pop_front() {
-            self.leave(&mut task);
+            self.leave(&mut task.progress);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 
 use sledge_reactor::memory::map_anonymous;
 
+use super::stream;
 use crate::gate::Gate;
 
 /// Bytes of an ordinary page.
@@ -97,10 +98,15 @@ impl Memory {
     /// Copies bytes in.
     ///
     /// # Safety
-    /// The range lies on the device and is held exclusively.
+    /// The range lies on the device and is held exclusively, and [`Memory::settle`] is called before the hold ends.
     pub(super) unsafe fn write(&self, offset: usize, bytes: &[u8]) {
         // SAFETY: mapped, ours alone, and no borrow of it exists that `bytes` could be: a loan holds a share.
-        unsafe { self.address(offset).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        unsafe { stream::copy(self.address(offset).as_ptr(), bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Makes what this thread wrote appear to others before whatever it does next.
+    pub(super) fn settle(&self) {
+        stream::fence();
     }
 
     /// Writes zeroes.
