@@ -82,9 +82,19 @@ pub async fn finish(channel: &mut dyn Channel) -> IoCompletion {
         channel.poll(&mut done);
         if let Some(completion) = done.pop() {
             assert!(done.is_empty(), "one command was under way");
+            settle(channel);
             return completion;
         }
         yield_now().await;
+    }
+}
+
+/// What a reactor's next turn does after the last command: a device may give a range back late.
+fn settle(channel: &mut dyn Channel) {
+    if channel.outstanding() == 0 && channel.needs_polling() {
+        let mut done = Vec::new();
+        channel.poll(&mut done);
+        assert!(done.is_empty());
     }
 }
 
@@ -96,12 +106,7 @@ pub async fn run(channel: &mut dyn Channel, io: IoCommand) -> IoCompletion {
         Submitted::Pending => finish(channel).await,
     };
     assert_eq!(completion.token, token);
-    if channel.outstanding() == 0 && channel.needs_polling() {
-        // What a reactor's next turn does: a device may give a range back late.
-        let mut done = Vec::new();
-        channel.poll(&mut done);
-        assert!(done.is_empty());
-    }
+    settle(channel);
     completion
 }
 
