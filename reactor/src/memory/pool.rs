@@ -26,8 +26,8 @@ const CHUNK_SHIFT: u32 = MAX_BUFFER_BYTES.trailing_zeros();
 const CLASSES: usize = (CHUNK_SHIFT - MIN_SHIFT + 1) as usize;
 /// Words of a chunk's map: one bit for each smallest buffer.
 const MAP_WORDS: usize = MAX_BUFFER_BYTES / MIN_BUFFER_BYTES / 64;
-/// Buffers of a class that wait apart from the maps at most.
-const RECENT: usize = 8;
+/// Buffers of a class that wait apart from the maps at most: what a batch of I/Os takes and gives back.
+const RECENT: usize = 64;
 /// "No chunk" in the lists of chunks.
 const NONE: u32 = u32::MAX;
 
