@@ -200,7 +200,7 @@ impl Seat {
             }
         };
         let _entered = core.enter();
-        drive(&core, &*backend, self.options.wait, &self.stop);
+        drive(&core, &backend, self.options.wait, &self.stop);
     }
 
     fn make(&self, id: u32) -> Result<(Rc<RealBackend>, ReactorCore, Backing), StartError> {
@@ -228,7 +228,7 @@ impl Seat {
 }
 
 /// Takes turns until told to stop, and sleeps in between as `wait` says.
-fn drive(core: &ReactorCore, backend: &dyn Backend, wait: Wait, stop: &AtomicBool) {
+fn drive(core: &ReactorCore, backend: &RealBackend, wait: Wait, stop: &AtomicBool) {
     let mut idle_since: Option<Instant> = None;
     loop {
         let outcome = core.turn();
@@ -236,13 +236,23 @@ fn drive(core: &ReactorCore, backend: &dyn Backend, wait: Wait, stop: &AtomicBoo
         if stop.load(Ordering::Acquire) {
             return;
         }
-        if outcome.work > 0 || outcome.keep_polling {
+        if outcome.work > 0 {
             idle_since = None;
             continue;
         }
-        let Wait::Adaptive { spin } = wait else { continue };
+        let give_way = backend.should_give_way();
+        let spin = match wait {
+            Wait::Adaptive { spin } if !outcome.keep_polling => spin,
+            _ => {
+                if give_way {
+                    std::thread::yield_now();
+                }
+                idle_since = None;
+                continue;
+            }
+        };
         let since = *idle_since.get_or_insert(core.now());
-        if core.now() - since < spin {
+        if core.now() - since < spin && !give_way {
             std::hint::spin_loop();
             continue;
         }

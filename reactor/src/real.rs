@@ -7,6 +7,7 @@ mod backend;
 mod engine;
 mod file;
 mod poll;
+mod registered;
 mod rest;
 mod ring;
 mod socket;

@@ -146,6 +146,11 @@ impl Pool {
         Some(Buffer::new(start, len as u32, class, self.clone()))
     }
 
+    /// Where all of its buffers lie: the first byte, at a multiple of [`MAX_BUFFER_BYTES`], and how many follow.
+    pub(crate) fn range(&self) -> (NonNull<u8>, usize) {
+        (self.inner.region.start(), self.inner.state.borrow().chunks.len() << CHUNK_SHIFT)
+    }
+
     /// Takes back a buffer's memory; called once, when the buffer is dropped.
     pub(super) fn give_back(&self, start: NonNull<u8>, class: u8) {
         let offset = start.as_ptr() as usize - self.inner.region.start().as_ptr() as usize;

@@ -4,6 +4,7 @@
 //! stand in front of the work that would give memory back to it. Owned by the reactor's core.
 
 use std::io;
+use std::ptr::NonNull;
 
 use super::buffer::Buffer;
 use super::pool::{MAX_BUFFER_BYTES, Pool, PoolOptions, PoolStatistics};
@@ -51,6 +52,11 @@ impl ReactorMemory {
     /// Takes a buffer out of the headroom.
     pub fn allocate_from_headroom(&self, len: usize) -> Option<Buffer> {
         self.headroom.allocate(len)
+    }
+
+    /// Where all of its buffers lie, as [`Pool::range`] tells.
+    pub fn ranges(&self) -> [(NonNull<u8>, usize); 2] {
+        [self.pool.range(), self.headroom.range()]
     }
 
     /// How full both are together.

@@ -35,6 +35,12 @@ impl RealBackend {
         Ok(RealBackend { poll, waker, engine: OnceCell::new(), random: Cell::new(seed()?) })
     }
 
+    /// Whether disk requests in flight may wait for this core, which a reactor that has nothing to do should then leave
+    /// to them: a file system ends each write on a kernel thread of the core that the disk interrupts, often this one.
+    pub(crate) fn should_give_way(&self) -> bool {
+        self.engine.get().is_some_and(|engine| engine.waits_for_threads())
+    }
+
     /// The disk engine, made when it is first asked for: a machine that refuses it still serves memory.
     fn engine(&self) -> io::Result<&Rc<Engine>> {
         if let Some(engine) = self.engine.get() {
@@ -65,7 +71,11 @@ impl Backend for RealBackend {
 
     fn collect(&self) -> usize {
         self.waker.rest().begin_turn();
-        let completions = self.engine.get().map_or(0, |engine| engine.reap());
+        let Some(engine) = self.engine.get() else { return self.poll.dispatch() };
+        let completions = engine.reap();
+        if engine.knows_epoll_quiet() {
+            return completions;
+        }
         completions + self.poll.dispatch()
     }
 
@@ -82,12 +92,7 @@ impl Backend for RealBackend {
         // The turn that follows ends the rest, whatever ended the wait.
         match self.engine.get() {
             None => self.poll.wait(timeout),
-            Some(engine) => {
-                if engine.before_sleep() {
-                    self.poll.wait(timeout);
-                }
-                engine.after_sleep();
-            }
+            Some(engine) => engine.sleep(&self.poll, timeout),
         }
     }
 

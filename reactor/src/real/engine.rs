@@ -9,11 +9,13 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::file::RealFile;
+use super::file::{KernelThreads, RealFile};
+use super::poll::Poll;
+use super::registered::Range;
 use super::ring::Ring;
 use super::threads::Threads;
 use super::transfer::{Call, NO_SLICES, Next, Slices, Transfer};
@@ -31,14 +33,23 @@ pub(super) trait Driver {
     /// Takes a call for the place `index`, whose slices stay in place until it is reported. At most [`TABLE`]
     /// are taken at once.
     fn push(&mut self, index: u32, call: &Call, slices: &Slices);
+    /// Makes a file, open until `close_file`, faster to use; `None` when there is no such way. Gives its place, for
+    /// [`Call::place`].
+    fn open_file(&mut self, _descriptor: RawFd) -> Option<u32> {
+        None
+    }
+    /// Ends what `open_file` began. No call has this place any more.
+    fn close_file(&mut self, _place: u32) {}
     /// Starts what was pushed.
     fn flush(&mut self);
     /// Appends (index, result) of calls that have ended; a negative result is `-errno`.
     fn reap(&mut self, ended: &mut Vec<(u32, i32)>);
-    /// Makes completions end the reactor's wait. False: something has ended already, so don't wait.
-    fn before_sleep(&mut self) -> bool;
-    /// Completions need not end a wait any more.
-    fn after_sleep(&mut self);
+    /// Waits until something has ended, or the epoll has events, or for `timeout`.
+    fn sleep(&mut self, poll: &Poll, timeout: Option<Duration>);
+    /// Whether the epoll had no events at the latest `reap`; false when that is not known.
+    fn knows_epoll_quiet(&mut self) -> bool {
+        false
+    }
     /// Blocks until something has ended, or for `limit`. Only for the reactor's end.
     fn wait(&mut self, limit: Duration);
 }
@@ -47,6 +58,8 @@ pub(super) trait Driver {
 pub(super) struct Engine {
     inner: RefCell<Inner>,
     in_flight: Cell<usize>,
+    /// Of those, the ones that threads of the kernel have a part in.
+    with_threads: Cell<usize>,
     unflushed: Cell<bool>,
     finished: RefCell<Vec<(Transfer, io::Result<usize>)>>,
 }
@@ -66,7 +79,10 @@ struct Place {
 impl Engine {
     /// Makes the engine of this thread's reactor.
     pub(super) fn new(waker: &Arc<RealWaker>) -> io::Result<Rc<Engine>> {
-        let driver: Box<dyn Driver> = match Ring::new(waker.descriptor()) {
+        let memory = crate::core::try_with_current(|core| core.memory().ranges());
+        let memory = memory.map(|ranges| ranges.map(|(start, len)| Range { start, len }));
+        let memory = memory.as_ref().map_or(&[][..], |ranges| ranges);
+        let driver: Box<dyn Driver> = match Ring::new(memory) {
             Ok(ring) => Box::new(ring),
             Err(error) => {
                 tracing::warn!(
@@ -92,6 +108,7 @@ impl Engine {
         Rc::new(Engine {
             inner: RefCell::new(inner),
             in_flight: Cell::new(0),
+            with_threads: Cell::new(0),
             unflushed: Cell::new(false),
             finished: RefCell::new(Vec::with_capacity(TABLE)),
         })
@@ -104,6 +121,8 @@ impl Engine {
         };
         let shared = QueueShared {
             file: file.clone(),
+            place: self.inner.borrow_mut().driver.open_file(file.descriptor()),
+            engine: Rc::downgrade(self),
             outstanding: Cell::new(0),
             done: RefCell::new(Vec::with_capacity(64)),
         };
@@ -122,6 +141,9 @@ impl Engine {
         let Inner { driver, table, .. } = &mut *inner;
         let place = &mut table[index as usize];
         let transfer = place.transfer.insert(Transfer::new(request, queue.clone()));
+        if transfer.needs_threads() {
+            self.with_threads.set(self.with_threads.get() + 1);
+        }
         let call = transfer.call(&mut place.slices);
         driver.push(index, &call, &place.slices);
         self.in_flight.set(self.in_flight.get() + 1);
@@ -150,6 +172,9 @@ impl Engine {
                     }
                     Next::Finished(result) => {
                         if let Some(transfer) = place.transfer.take() {
+                            if transfer.needs_threads() {
+                                self.with_threads.set(self.with_threads.get() - 1);
+                            }
                             finished.push((transfer, result));
                         }
                         free.push(index);
@@ -174,16 +199,24 @@ impl Engine {
         }
     }
 
-    /// Prepares for the reactor's sleep; false: don't.
-    pub(super) fn before_sleep(&self) -> bool {
-        self.in_flight.get() == 0 || self.inner.borrow_mut().driver.before_sleep()
+    /// Whether requests in flight may wait for this core.
+    pub(super) fn waits_for_threads(&self) -> bool {
+        self.with_threads.get() > 0
     }
 
-    /// Ends what `before_sleep` prepared.
-    pub(super) fn after_sleep(&self) {
-        if self.in_flight.get() > 0 {
-            self.inner.borrow_mut().driver.after_sleep();
+    /// Waits until a request has ended, or the epoll has events, or for `timeout`.
+    pub(super) fn sleep(&self, poll: &Poll, timeout: Option<Duration>) {
+        if self.in_flight.get() == 0 {
+            poll.wait(timeout);
+        } else {
+            self.inner.borrow_mut().driver.sleep(poll, timeout);
         }
+    }
+
+    /// Whether the epoll had no events at the latest `reap`, so that it need not be asked; false when that is not
+    /// known.
+    pub(super) fn knows_epoll_quiet(&self) -> bool {
+        self.in_flight.get() > 0 && self.inner.borrow_mut().driver.knows_epoll_quiet()
     }
 
     /// Waits, at the reactor's end, until nothing is in flight.
@@ -211,6 +244,9 @@ impl Engine {
 /// What a queue shares with its requests in flight.
 pub(super) struct QueueShared {
     file: Arc<RealFile>,
+    /// The file's place with the driver.
+    place: Option<u32>,
+    engine: Weak<Engine>,
     outstanding: Cell<usize>,
     done: RefCell<Vec<DiskCompletion>>,
 }
@@ -221,9 +257,28 @@ impl QueueShared {
         self.file.descriptor()
     }
 
+    /// The file's place with the driver, if it has one.
+    pub(super) fn place(&self) -> Option<u32> {
+        self.place
+    }
+
+    /// Which transfers threads of the kernel have a part in.
+    pub(super) fn threads(&self) -> KernelThreads {
+        self.file.threads()
+    }
+
     /// Keeps a completion for `poll`.
     pub(super) fn deliver(&self, completion: DiskCompletion) {
         self.done.borrow_mut().push(completion);
+    }
+}
+
+impl Drop for QueueShared {
+    fn drop(&mut self) {
+        // Without an engine its driver is gone, and all of its places.
+        if let (Some(place), Some(engine)) = (self.place, self.engine.upgrade()) {
+            engine.inner.borrow_mut().driver.close_file(place);
+        }
     }
 }
 

@@ -20,12 +20,29 @@ const SMALLEST_BLOCK_BYTES: u32 = 512;
 #[derive(Debug)]
 pub(super) struct RealFile {
     file: File,
+    threads: KernelThreads,
+}
+
+/// Which transfers threads of the kernel have a part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KernelThreads {
+    /// None: the disk's interrupt ends them.
+    Never,
+    /// Writes: a file system ends them on a thread of the core that the disk interrupts.
+    Writes,
+    /// All: they go through the page cache, where they may block.
+    Always,
 }
 
 impl RealFile {
     /// The descriptor, open as long as this lives.
     pub(super) fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+
+    /// Which transfers threads of the kernel have a part in.
+    pub(super) fn threads(&self) -> KernelThreads {
+        self.threads
     }
 }
 
@@ -49,12 +66,17 @@ pub(crate) fn open_disk(path: &Path, options: &DiskOptions) -> io::Result<Disk> 
     } else {
         (file.metadata()?.len(), SMALLEST_BLOCK_BYTES)
     };
+    let threads = match (direct && !is_in_memory(&file), is_block_device) {
+        (false, _) => KernelThreads::Always,
+        (true, false) => KernelThreads::Writes,
+        (true, true) => KernelThreads::Never,
+    };
     Ok(Disk::from_parts(DiskParts {
         len_bytes,
         block_bytes: block_bytes.max(SMALLEST_BLOCK_BYTES),
         is_block_device,
         read_only: options.read_only,
-        medium: Box::new(Arc::new(RealFile { file })),
+        medium: Box::new(Arc::new(RealFile { file, threads })),
     }))
 }
 
@@ -89,6 +111,16 @@ fn open(path: &Path, options: &DiskOptions) -> io::Result<(File, bool)> {
         }
     }
     Ok((open_options.custom_flags(0).open(path)?, false))
+}
+
+/// Whether a file lies on tmpfs, where direct I/O is nothing else than access to the page cache.
+fn is_in_memory(file: &File) -> bool {
+    // SAFETY: the structure is plain numbers, for which zeros are values, and the kernel writes no more than it.
+    let (result, answer) = unsafe {
+        let mut answer: libc::statfs = std::mem::zeroed();
+        (libc::fstatfs(file.as_raw_fd(), &mut answer), answer)
+    };
+    result == 0 && answer.f_type == libc::TMPFS_MAGIC
 }
 
 fn device_len(file: &File) -> io::Result<u64> {

@@ -107,6 +107,11 @@ impl Poll {
         current.ok_or_else(|| io::Error::other("a real socket can only be used on a real reactor"))
     }
 
+    /// The epoll itself, readable while it has events.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+
     /// Watches a socket for edges. They reach a sink once one is set.
     pub(super) fn register(&self, descriptor: RawFd) -> io::Result<Rc<Watch>> {
         let mut table = self.table.borrow_mut();

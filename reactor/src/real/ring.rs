@@ -1,40 +1,75 @@
 //! io_uring as the driver of the disk engine: one ring per reactor, submitted once a turn, reaped from shared
 //! memory.
 //!
-//! Invariant: at most [`TABLE`] calls are in the ring, so its completion queue never overflows.
+//! Invariants: at most [`TABLE`] calls and one wait for the epoll are in the ring, so its completion queue never
+//! overflows; while that wait lasts, the epoll has no events.
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::engine::{Driver, TABLE};
+use super::poll::Poll;
+use super::registered::{Range, Registered};
 use super::transfer::{Call, CallKind, Slices};
 
 /// Submissions collected before the kernel is asked in the middle of a turn.
 const SUBMISSIONS: u32 = 256;
 
-/// Completions signal the event only while the reactor sleeps. Elsewhere than on x86-64 they always do: turning
-/// the signal on needs the kernel to look at the switch after it published the completion, with a full barrier
-/// in between, which is plain to see only where atomic operations are barriers.
-const QUIET_WHILE_AWAKE: bool = cfg!(target_arch = "x86_64");
+/// What tells the end of the wait for the epoll from the ends of calls.
+const EPOLL: u64 = u64::MAX;
+
+/// The submission of a call on a file; a macro, since the crate's trait of what is a file has no name.
+macro_rules! entry {
+    ($file:expr, $call:expr, $slices:expr, $buffer:expr) => {{
+        let (file, call, slices) = ($file, $call, $slices);
+        let (start, len) = (slices[0].iov_base.cast::<u8>(), slices[0].iov_len as u32);
+        match (call.kind, $buffer) {
+            (CallKind::Read(_), Some(buffer)) => {
+                opcode::ReadFixed::new(file, start, len, buffer).offset(call.offset).build()
+            }
+            (CallKind::Write(_, durable), Some(buffer)) => opcode::WriteFixed::new(file, start, len, buffer)
+                .offset(call.offset)
+                .rw_flags(write_flags(durable))
+                .build(),
+            (CallKind::Read(1), None) => opcode::Read::new(file, start, len).offset(call.offset).build(),
+            (CallKind::Read(count), None) => {
+                opcode::Readv::new(file, slices.as_ptr(), count as u32).offset(call.offset).build()
+            }
+            (CallKind::Write(1, durable), None) => opcode::Write::new(file, start, len)
+                .offset(call.offset)
+                .rw_flags(write_flags(durable))
+                .build(),
+            (CallKind::Write(count, durable), None) => {
+                opcode::Writev::new(file, slices.as_ptr(), count as u32)
+                    .offset(call.offset)
+                    .rw_flags(write_flags(durable))
+                    .build()
+            }
+            (CallKind::Sync, _) => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
+            (CallKind::Allocate(mode, len), _) => {
+                opcode::Fallocate::new(file, len).offset(call.offset).mode(mode).build()
+            }
+        }
+    }};
+}
 
 /// A reactor's io_uring.
 pub(super) struct Ring {
     uring: IoUring,
+    registered: Registered,
+    /// Whether the kernel has been asked to tell when the epoll has events, and has not yet.
+    watches_epoll: bool,
 }
 
 impl Ring {
-    /// Makes a ring on the thread that will use it. Completions signal the eventfd `event` while the reactor
-    /// sleeps.
-    pub(super) fn new(event: RawFd) -> io::Result<Ring> {
+    /// Makes a ring on the thread that will use it. Transfers to and from `memory` are faster than others.
+    pub(super) fn new(memory: &[Range]) -> io::Result<Ring> {
         let uring = build()?;
-        uring.submitter().register_eventfd(event)?;
-        let mut ring = Ring { uring };
-        ring.after_sleep();
-        Ok(ring)
+        let registered = Registered::new(&uring.submitter(), memory);
+        Ok(Ring { uring, registered, watches_epoll: false })
     }
 
     fn push_entry(&mut self, entry: &squeue::Entry) {
@@ -54,7 +89,7 @@ impl Ring {
 fn build() -> io::Result<IoUring> {
     let base = || {
         let mut builder = IoUring::builder();
-        builder.setup_cqsize(TABLE as u32).dontfork();
+        builder.setup_cqsize(TABLE as u32 + 1).dontfork();
         builder
     };
     // Linux 6.1: completion work runs only when this thread asks for it, never in the middle of a turn.
@@ -66,7 +101,9 @@ fn build() -> io::Result<IoUring> {
     let mut error = None;
     for builder in [deferred, cooperative, base()] {
         match builder.build(SUBMISSIONS) {
-            Ok(uring) => return Ok(uring),
+            // Linux 5.11: waits may be limited.
+            Ok(uring) if uring.params().is_feature_ext_arg() => return Ok(uring),
+            Ok(_) => return Err(io::ErrorKind::Unsupported.into()),
             Err(refused) if refused.raw_os_error() == Some(libc::EINVAL) => error = Some(refused),
             Err(refused) => return Err(refused),
         }
@@ -76,31 +113,26 @@ fn build() -> io::Result<IoUring> {
 
 impl Driver for Ring {
     fn push(&mut self, index: u32, call: &Call, slices: &Slices) {
-        let descriptor = types::Fd(call.descriptor);
         let first = slices[0];
-        let entry = match call.kind {
-            CallKind::Read(1) => opcode::Read::new(descriptor, first.iov_base.cast(), first.iov_len as u32)
-                .offset(call.offset)
-                .build(),
-            CallKind::Read(count) => {
-                opcode::Readv::new(descriptor, slices.as_ptr(), count as u32).offset(call.offset).build()
+        let buffer = match call.kind {
+            CallKind::Read(1) | CallKind::Write(1, _) => {
+                self.registered.buffer(&self.uring.submitter(), first.iov_base.cast(), first.iov_len)
             }
-            CallKind::Write(1, durable) => {
-                opcode::Write::new(descriptor, first.iov_base.cast(), first.iov_len as u32)
-                    .offset(call.offset)
-                    .rw_flags(write_flags(durable))
-                    .build()
-            }
-            CallKind::Write(count, durable) => opcode::Writev::new(descriptor, slices.as_ptr(), count as u32)
-                .offset(call.offset)
-                .rw_flags(write_flags(durable))
-                .build(),
-            CallKind::Sync => opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build(),
-            CallKind::Allocate(mode, len) => {
-                opcode::Fallocate::new(descriptor, len).offset(call.offset).mode(mode).build()
-            }
+            _ => None,
+        };
+        let entry = match call.place {
+            Some(place) => entry!(types::Fixed(place), call, slices, buffer),
+            None => entry!(types::Fd(call.descriptor), call, slices, buffer),
         };
         self.push_entry(&entry.user_data(u64::from(index)));
+    }
+
+    fn open_file(&mut self, descriptor: RawFd) -> Option<u32> {
+        self.registered.open_file(&self.uring.submitter(), descriptor)
+    }
+
+    fn close_file(&mut self, place: u32) {
+        self.registered.close_file(&self.uring.submitter(), place);
     }
 
     fn flush(&mut self) {
@@ -130,24 +162,30 @@ impl Driver for Ring {
             let _ = self.uring.submit();
         }
         for entry in self.uring.completion() {
-            ended.push((entry.user_data() as u32, entry.result()));
+            match entry.user_data() {
+                EPOLL => self.watches_epoll = false,
+                index => ended.push((index as u32, entry.result())),
+            }
         }
     }
 
-    fn before_sleep(&mut self) -> bool {
-        self.uring.completion().enable_eventfd();
-        // Between the switch and the look: a completion that does not see the switch is seen here.
-        fence(Ordering::SeqCst);
-        let submission = self.uring.submission();
-        let nothing_waits = !submission.taskrun() && !submission.cq_overflow();
-        drop(submission);
-        nothing_waits && self.uring.completion().is_empty()
+    fn sleep(&mut self, poll: &Poll, timeout: Option<Duration>) {
+        if !self.watches_epoll {
+            self.watches_epoll = true;
+            let readable = opcode::PollAdd::new(types::Fd(poll.descriptor()), libc::POLLIN as u32);
+            self.push_entry(&readable.build().user_data(EPOLL));
+        }
+        // An error is a timeout or a signal. Whatever has ended before ends this wait at once.
+        let _ = match timeout.map(types::Timespec::from) {
+            Some(limit) => {
+                self.uring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
+            }
+            None => self.uring.submit_and_wait(1),
+        };
     }
 
-    fn after_sleep(&mut self) {
-        if QUIET_WHILE_AWAKE {
-            self.uring.completion().disable_eventfd();
-        }
+    fn knows_epoll_quiet(&mut self) -> bool {
+        self.watches_epoll && self.uring.submission().is_empty()
     }
 
     fn wait(&mut self, limit: Duration) {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::engine::{Driver, TABLE};
+use super::poll::Poll;
 use super::transfer::{Call, CallKind, Slices};
 use super::wake::RealWaker;
 use crate::backend::Wake;
@@ -132,12 +133,12 @@ impl Driver for Threads {
         ended.append(&mut self.shared.state().ended);
     }
 
-    fn before_sleep(&mut self) -> bool {
+    fn sleep(&mut self, poll: &Poll, timeout: Option<Duration>) {
         // What ends from now on notifies the waker, which ends the wait.
-        self.shared.state().ended.is_empty()
+        if self.shared.state().ended.is_empty() {
+            poll.wait(timeout);
+        }
     }
-
-    fn after_sleep(&mut self) {}
 
     fn wait(&mut self, limit: Duration) {
         let state = self.shared.state();

@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use super::engine::QueueShared;
+use super::file::KernelThreads;
 use crate::disk::{DiskCompletion, DiskOperation, DiskRequest};
 use crate::memory::{MAX_SEGMENTS, Segment};
 
@@ -32,6 +33,8 @@ static ZEROS: Zeros = Zeros([0; ZEROS_BYTES]);
 pub(super) struct Call {
     /// The open file.
     pub descriptor: RawFd,
+    /// Its place in the ring's table of files, if it has one.
+    pub place: Option<u32>,
     /// What to do.
     pub kind: CallKind,
     /// First byte on the disk.
@@ -112,6 +115,15 @@ impl Transfer {
         Ok(())
     }
 
+    /// Whether a thread of the kernel has a part in it, which may need this very core: see [`KernelThreads`].
+    pub(super) fn needs_threads(&self) -> bool {
+        match self.queue.threads() {
+            KernelThreads::Never => false,
+            KernelThreads::Writes => self.request.operation != DiskOperation::Read,
+            KernelThreads::Always => true,
+        }
+    }
+
     /// The next call, with its slices.
     pub(super) fn call(&mut self, slices: &mut Slices) -> Call {
         let offset = self.request.offset + self.done;
@@ -127,7 +139,7 @@ impl Transfer {
                 Zeroing::Write => CallKind::Write(fill_zeros(slices, left), false),
             },
         };
-        Call { descriptor: self.queue.descriptor(), kind, offset }
+        Call { descriptor: self.queue.descriptor(), place: self.queue.place(), kind, offset }
     }
 
     /// Points the slices at what is left of the data.
