@@ -1,6 +1,12 @@
 //! Both drivers of the disk engine, without a reactor around them.
 
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::engine::{Driver, Engine, TABLE};
@@ -9,8 +15,9 @@ use super::poll::Poll;
 use super::registered::Range;
 use super::ring::Ring;
 use super::threads::Threads;
+use super::transfer::{Call, CallKind, NO_SLICES};
 use super::wake::RealWaker;
-use crate::backend::DiskQueueOps;
+use crate::backend::{DiskQueueOps, Readiness, ReadinessSink, Wake};
 use crate::disk::{DiskCompletion, DiskOperation, DiskOptions, DiskRequest, QUEUE_DEPTH};
 use crate::memory::{Pool, PoolOptions, Segments};
 
@@ -225,4 +232,81 @@ fn read(offset: u64, length: u64) -> DiskRequest {
         segments: Segments::EMPTY,
         skip: 0,
     }
+}
+
+/// Notes that its socket became readable.
+struct Noted(Cell<bool>);
+
+impl ReadinessSink for Noted {
+    fn ready(&self, readiness: Readiness) {
+        self.0.set(self.0.get() || readiness.readable);
+    }
+}
+
+// Without it a reactor with a slow disk could sleep on a message or a socket until the disk answers: the ring's wait must
+// end with either, whether it comes before the wait or in it, time after time.
+#[test]
+fn messages_and_sockets_end_the_sleep_while_a_call_is_in_flight() {
+    let waker = Arc::new(RealWaker::new().unwrap());
+    let poll = Poll::new().unwrap();
+    poll.register_wake(waker.descriptor()).unwrap();
+    let Ok(mut ring) = Ring::new(&[]) else {
+        println!("left out: the kernel refuses io_uring");
+        return;
+    };
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    let watch = poll.register(ours.as_raw_fd()).unwrap();
+    let noted = Rc::new(Noted(Cell::new(false)));
+    watch.set_sink(noted.clone());
+
+    // A call that ends when this test lets it.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut byte = [0u8];
+    let mut slices = NO_SLICES;
+    slices[0] = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let call = Call { descriptor: reader.as_raw_fd(), place: None, kind: CallKind::Read(1), offset: 0 };
+    ring.push(3, &call, &slices);
+    ring.flush();
+
+    let mut ended = Vec::new();
+    // As a reactor does. Without a limit: what is missed keeps the test from ending.
+    let mut turns_until = |found: &mut dyn FnMut(&[(u32, i32)]) -> bool| {
+        loop {
+            waker.rest().begin_turn();
+            ring.reap(&mut ended);
+            if !ring.knows_epoll_quiet() {
+                poll.dispatch();
+            }
+            if found(&ended) {
+                return;
+            }
+            if waker.rest().try_sleep() {
+                ring.sleep(&poll, None);
+            }
+        }
+    };
+    for _ in 0..200 {
+        let sent = Arc::new(AtomicBool::new(false));
+        let sender = std::thread::spawn({
+            let (sent, waker) = (sent.clone(), waker.clone());
+            move || {
+                sent.store(true, Ordering::Release);
+                waker.wake();
+            }
+        });
+        turns_until(&mut |_| sent.load(Ordering::Acquire));
+        sender.join().unwrap();
+
+        let writing = std::thread::spawn(move || {
+            theirs.write_all(b"x").unwrap();
+            theirs
+        });
+        turns_until(&mut |_| noted.0.take());
+        theirs = writing.join().unwrap();
+        ours.read_exact(&mut [0]).unwrap();
+    }
+    writer.write_all(b"y").unwrap();
+    turns_until(&mut |ended| !ended.is_empty());
+    assert_eq!((ended, byte), (vec![(3, 1)], *b"y"));
+    poll.forget(&watch);
 }
