@@ -234,6 +234,9 @@ fn read(offset: u64, length: u64) -> DiskRequest {
     }
 }
 
+/// Calls that have ended: number and result.
+type Ended = [(u32, i32)];
+
 /// Notes that its socket became readable.
 struct Noted(Cell<bool>);
 
@@ -270,7 +273,7 @@ fn messages_and_sockets_end_the_sleep_while_a_call_is_in_flight() {
 
     let mut ended = Vec::new();
     // As a reactor does. Without a limit: what is missed keeps the test from ending.
-    let mut turns_until = |found: &mut dyn FnMut(&[(u32, i32)]) -> bool| {
+    let mut turns_until = |found: &mut dyn FnMut(&Ended) -> bool| {
         loop {
             waker.rest().begin_turn();
             ring.reap(&mut ended);
