@@ -1,5 +1,6 @@
-//! NVMe itself, without any I/O: commands, completions, status codes, controller properties, Identify and
-//! log-page data structures, features and the Fabrics command set, as layouts that are checked when compiled.
+//! NVMe itself: commands, completions, status codes, controller properties, Identify and log-page data structures,
+//! features and the Fabrics command set, as layouts that are checked when compiled; and the driver of PCIe
+//! controllers in user space, which stands on a [`function`].
 //!
 //! Sources are the NVM Express Base Specification 2.0 and 2.1 ("Base"), the NVM Command Set Specification 1.0
 //! and 1.1 ("NVM") and the NVMe/TCP Transport Specification 1.0 and 1.1 ("TCP"); every type names its section.
@@ -9,7 +10,7 @@
 //! any byte pattern of the right length is a valid value, so nothing here can panic on bytes from outside.
 //! The target and host sides of `sledge-nvmf` and the block devices are the callers.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod wire;
 
@@ -18,6 +19,7 @@ pub mod command;
 pub mod completion;
 pub mod fabrics;
 pub mod feature;
+pub mod function;
 pub mod identify;
 pub mod io;
 pub mod log_page;
