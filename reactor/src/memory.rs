@@ -10,13 +10,15 @@ mod pool;
 mod reactor_memory;
 mod region;
 mod segments;
+mod source;
 
 pub use buffer::Buffer;
 pub use lent::{LendOwner, Lent};
-pub use pool::{MAX_BUFFER_BYTES, MIN_BUFFER_BYTES, Pool, PoolOptions, PoolStatistics};
+pub use pool::{MAX_BUFFER_BYTES, MIN_BUFFER_BYTES, Pool, PoolOptions, PoolRange, PoolStatistics};
 pub(crate) use reactor_memory::ReactorMemory;
 pub use region::{Backing, map_anonymous};
 pub use segments::{Full, MAX_SEGMENTS, Segment, Segments};
+pub use source::{PoolMemory, PoolSource, set_pool_source};
 
 /// Takes a buffer of `len` bytes from the current reactor's pool; `None` when the pool is dry or `len` is
 /// over [`MAX_BUFFER_BYTES`].
@@ -35,6 +37,15 @@ pub fn allocate(len: usize) -> Option<Buffer> {
 /// Outside a reactor.
 pub fn allocate_from_headroom(len: usize) -> Option<Buffer> {
     crate::core::with_current(|core| core.memory().allocate_from_headroom(len))
+}
+
+/// Where the current reactor's buffers lie, those of [`allocate`] and those of [`allocate_from_headroom`], each range
+/// kept mapped as long as it is held: for a device that transfers into buffers by itself.
+///
+/// # Panics
+/// Outside a reactor.
+pub fn pools() -> [PoolRange; 2] {
+    crate::core::with_current(|core| core.memory().lasting_ranges())
 }
 
 /// How full the current reactor's memory is, with its headroom.

@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::io;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
@@ -60,6 +61,37 @@ pub struct PoolStatistics {
     pub backing: Backing,
 }
 
+/// Where a pool's buffers lie, kept mapped as long as this is there, even when the reactor is gone: what a device needs
+/// that transfers into buffers by itself.
+#[derive(Clone, Debug)]
+pub struct PoolRange {
+    start: NonNull<u8>,
+    bytes: usize,
+    region: Arc<Region>,
+}
+
+// SAFETY: it is an address and a length, and keeps a region, which is Send and Sync, alive; it reads and writes nothing.
+unsafe impl Send for PoolRange {}
+// SAFETY: as for Send.
+unsafe impl Sync for PoolRange {}
+
+impl PoolRange {
+    /// First byte, at a multiple of 2 MiB.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Bytes, a multiple of [`MAX_BUFFER_BYTES`].
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What backs the memory.
+    pub fn backing(&self) -> Backing {
+        self.region.backing()
+    }
+}
+
 /// A pool of I/O buffers; a cheap handle, all clones of which are the same pool. It stays on its thread.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -68,7 +100,9 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Inner {
-    region: Region,
+    /// The region's first byte, so that taking a buffer looks at one place less.
+    start: NonNull<u8>,
+    region: Arc<Region>,
     state: RefCell<State>,
 }
 
@@ -103,7 +137,7 @@ impl Pool {
     pub fn new(options: &PoolOptions) -> io::Result<Pool> {
         let chunks = chunk_count(options);
         // A whole number of 2 MiB pages, so that huge pages fit.
-        Ok(Pool::over(Region::map_best(chunks.next_multiple_of(2) << CHUNK_SHIFT)?, chunks))
+        Ok(Pool::over(Region::for_reactor(chunks.next_multiple_of(2) << CHUNK_SHIFT)?, chunks))
     }
 
     /// Makes a pool on ordinary memory: for the simulator, and tests without a reactor.
@@ -131,7 +165,8 @@ impl Pool {
             used_buffers: 0,
             refused: 0,
         };
-        Pool { inner: Rc::new(Inner { region, state: RefCell::new(state) }) }
+        let region = Arc::new(region);
+        Pool { inner: Rc::new(Inner { start: region.start(), region, state: RefCell::new(state) }) }
     }
 
     /// Takes a buffer of `len` bytes; `None` when the pool is dry or `len` is over [`MAX_BUFFER_BYTES`].
@@ -142,18 +177,24 @@ impl Pool {
         }
         let (offset, class) = self.inner.state.borrow_mut().take(class_of(len))?;
         // SAFETY: `take` returns offsets inside the region only.
-        let start = unsafe { self.inner.region.start().add(offset) };
+        let start = unsafe { self.inner.start.add(offset) };
         Some(Buffer::new(start, len as u32, class, self.clone()))
     }
 
     /// Where all of its buffers lie: the first byte, at a multiple of [`MAX_BUFFER_BYTES`], and how many follow.
     pub(crate) fn range(&self) -> (NonNull<u8>, usize) {
-        (self.inner.region.start(), self.inner.state.borrow().chunks.len() << CHUNK_SHIFT)
+        (self.inner.start, self.inner.state.borrow().chunks.len() << CHUNK_SHIFT)
+    }
+
+    /// As [`Pool::range`], with what keeps the memory there, for a device that shall reach it.
+    pub(crate) fn lasting_range(&self) -> PoolRange {
+        let (start, bytes) = self.range();
+        PoolRange { start, bytes, region: self.inner.region.clone() }
     }
 
     /// Takes back a buffer's memory; called once, when the buffer is dropped.
     pub(super) fn give_back(&self, start: NonNull<u8>, class: u8) {
-        let offset = start.as_ptr() as usize - self.inner.region.start().as_ptr() as usize;
+        let offset = start.as_ptr() as usize - self.inner.start.as_ptr() as usize;
         self.inner.state.borrow_mut().give(offset, class);
     }
 

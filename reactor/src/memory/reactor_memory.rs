@@ -7,7 +7,7 @@ use std::io;
 use std::ptr::NonNull;
 
 use super::buffer::Buffer;
-use super::pool::{MAX_BUFFER_BYTES, Pool, PoolOptions, PoolStatistics};
+use super::pool::{MAX_BUFFER_BYTES, Pool, PoolOptions, PoolRange, PoolStatistics};
 
 /// The part of a reactor's memory that is headroom: one in this many bytes, and at least one largest buffer.
 const HEADROOM_SHARE: usize = 8;
@@ -57,6 +57,11 @@ impl ReactorMemory {
     /// Where all of its buffers lie, as [`Pool::range`] tells.
     pub fn ranges(&self) -> [(NonNull<u8>, usize); 2] {
         [self.pool.range(), self.headroom.range()]
+    }
+
+    /// As [`ReactorMemory::ranges`], with what keeps the memory there.
+    pub fn lasting_ranges(&self) -> [PoolRange; 2] {
+        [self.pool.lasting_range(), self.headroom.lasting_range()]
     }
 
     /// How full both are together.

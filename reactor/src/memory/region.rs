@@ -1,12 +1,16 @@
 //! One mapping of memory, from which a pool is carved.
 //!
-//! Owns the mapping; unmaps it when dropped. Only `pool` uses it.
+//! Owns the mapping, or keeps the memory that a [`PoolSource`](super::PoolSource) gave; lets go of it when dropped.
+//! Only `pool` uses it, and whoever registers a pool's memory with a device keeps it alive through
+//! [`PoolRange`](super::PoolRange).
 
 use std::io;
 use std::ptr::NonNull;
 
+use super::source::{self, PoolMemory};
+
 /// Alignment of a region's start: one x86-64 huge page, so that transparent huge pages can back it too.
-const REGION_ALIGNMENT: usize = 2 << 20;
+pub(super) const REGION_ALIGNMENT: usize = 2 << 20;
 
 /// What backs a pool's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,30 +33,46 @@ impl std::fmt::Display for Backing {
     }
 }
 
-/// A private anonymous mapping, zeroed by the kernel.
+/// A private anonymous mapping, zeroed by the kernel, or initialised memory from elsewhere.
 #[derive(Debug)]
 pub(crate) struct Region {
-    mapping: NonNull<u8>,
-    mapping_len: usize,
+    owner: Owner,
     start: NonNull<u8>,
     len: usize,
     backing: Backing,
 }
 
+/// Who keeps a region's memory.
+#[derive(Debug)]
+enum Owner {
+    /// We do.
+    Mapping { start: NonNull<u8>, len: usize },
+    /// A source of memory does, as long as this is there.
+    Source { _memory: PoolMemory },
+}
+
+// SAFETY: a region is memory and who owns it; nothing in it is bound to a thread. It gives out its address only: the
+// pool, which stays on its thread, makes references to what is there.
+unsafe impl Send for Region {}
+// SAFETY: as for Send; a shared region can only be asked for its address and length.
+unsafe impl Sync for Region {}
+
 impl Region {
+    /// `len` bytes for a reactor's pool: from the source that the process has set, else as [`Region::map_best`].
+    pub(crate) fn for_reactor(len: usize) -> io::Result<Region> {
+        let Some(memory) = source::take(len)? else { return Region::map_best(len) };
+        let (start, backing) = (memory.start(), memory.backing());
+        Ok(Region { owner: Owner::Source { _memory: memory }, start, len, backing })
+    }
+
     /// Maps `len` bytes (a multiple of 2 MiB is used whole) backed by the best there is: huge pages, else
     /// locked pages, else ordinary ones.
     pub(crate) fn map_best(len: usize) -> io::Result<Region> {
         if len.is_multiple_of(REGION_ALIGNMENT)
             && let Ok(mapping) = map(len, libc::MAP_HUGETLB)
         {
-            return Ok(Region {
-                mapping,
-                mapping_len: len,
-                start: mapping,
-                len,
-                backing: Backing::HugePages,
-            });
+            let owner = Owner::Mapping { start: mapping, len };
+            return Ok(Region { owner, start: mapping, len, backing: Backing::HugePages });
         }
         let mut region = Region::map_ordinary(len)?;
         // SAFETY: `start..start+len` lies inside the mapping that `region` owns; advice and locking change no
@@ -76,7 +96,8 @@ impl Region {
         let pad = mapping.as_ptr().align_offset(REGION_ALIGNMENT);
         // SAFETY: `pad` is below REGION_ALIGNMENT, so the result lies inside the mapping.
         let start = unsafe { mapping.add(pad) };
-        Ok(Region { mapping, mapping_len, start, len, backing: Backing::OrdinaryPages })
+        let owner = Owner::Mapping { start: mapping, len: mapping_len };
+        Ok(Region { owner, start, len, backing: Backing::OrdinaryPages })
     }
 
     /// First byte, aligned to 2 MiB.
@@ -92,10 +113,11 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        let Owner::Mapping { start, len } = self.owner else { return };
         // SAFETY: the mapping was made by `map` with this length, and no buffer outlives the region: each
         // holds a reference to the pool that owns it.
         unsafe {
-            libc::munmap(self.mapping.as_ptr().cast(), self.mapping_len);
+            libc::munmap(start.as_ptr().cast(), len);
         }
     }
 }

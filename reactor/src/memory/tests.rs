@@ -74,6 +74,22 @@ fn a_buffer_outlives_its_pool() {
     assert!(buffer.iter().all(|byte| *byte == 9));
 }
 
+// Without it a device could write to memory that is no longer ours, after its reactor has ended.
+#[test]
+fn a_range_keeps_the_memory_of_its_pool() {
+    let pool = pool(3);
+    let range = pool.lasting_range();
+    let mut buffer = pool.allocate(1 << 20).unwrap();
+    buffer.fill(7);
+    let at = NonNull::from(&buffer[0]);
+    let offset = at.addr().get() - range.start().addr().get();
+    assert!(offset + buffer.len() <= range.bytes() && range.bytes() == 3 << 20);
+    drop((buffer, pool));
+    // SAFETY: the range keeps the memory mapped, which was initialised, and nobody else has it.
+    let bytes = unsafe { std::slice::from_raw_parts(range.start().as_ptr().add(offset), 1 << 20) };
+    assert!(bytes.iter().all(|byte| *byte == 7));
+}
+
 // Without it lengths could grow past the memory that a buffer owns.
 #[test]
 fn lengths_stay_inside_the_buffer() {
