@@ -13,6 +13,7 @@ use std::fmt;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// Registers and DMA of one PCI function. Register access is uncached, in program order, little-endian and aligned.
 pub trait Function: Send + Sync {
@@ -258,6 +259,19 @@ impl DmaMemory {
         let place = self.place::<T>(offset);
         // SAFETY: as in `read`; `&mut self` makes us the only writer besides the device.
         unsafe { place.as_ptr().write_volatile(value) }
+    }
+
+    /// A word that several threads of ours and the device may read and write at once: shadow doorbells.
+    ///
+    /// # Panics
+    /// When it lies outside, or is not aligned.
+    #[inline]
+    #[must_use]
+    pub fn atomic_u32(&self, offset: usize) -> &AtomicU32 {
+        let place = self.place::<AtomicU32>(offset);
+        // SAFETY: `place` checked that the word lies inside and is aligned; it stays mapped while `self` is borrowed, and
+        // an `AtomicU32` may be changed by others at any time.
+        unsafe { place.as_ref() }
     }
 
     /// Copies bytes out.

@@ -17,6 +17,7 @@ mod wire;
 pub mod async_event;
 pub mod command;
 pub mod completion;
+pub mod driver;
 pub mod fabrics;
 pub mod feature;
 pub mod function;
