@@ -1,8 +1,28 @@
-//! The driver of PCIe controllers in user space: one queue pair a reactor, polled.
+//! The driver of PCIe controllers in user space: brings them up, moves blocks by one queue pair a reactor, watches them,
+//! and brings them back.
 //!
-//! The control path brings a controller up, watches it and resets it; the data path moves blocks.
+//! Owns nothing itself. The control path ([`Controller`]) runs on one reactor, the controller's owner: a pure state
+//! machine ([`State`] and its events) decides, a task there carries out. The data path is one I/O queue on each
+//! reactor, which no other touches. Invariant: memory that the controller may reach is given back only after the
+//! controller can't do DMA any more, and each command that was taken is answered exactly once, whatever becomes of the
+//! controller. `docs/nvme-driver.md` has the state machine, the timeouts and the memory rules.
 
 pub mod command_id;
+mod controller;
+mod error;
+mod events;
 pub mod io_queue;
+mod lifecycle;
+mod namespaces;
+mod options;
 pub mod queue_pair;
 pub mod shadow;
+mod statistics;
+
+pub use controller::{AdminBuffer, Controller, ControllerIdentity};
+pub use error::DriverError;
+pub use events::{ControllerEvent, Listener, SmartWarning};
+pub use lifecycle::State;
+pub use namespaces::{Metadata, NamespaceFeatures, NamespaceInfo, Protection};
+pub use options::ControllerOptions;
+pub use statistics::ControllerStatistics;

@@ -1,0 +1,351 @@
+//! The life of a controller as a state machine, without any input or output.
+//!
+//! Owns [`State`], and which [`Action`] follows which [`Event`] in which state: every pair is decided here. Invariant:
+//! an action that gives memory back ([`Action::Enable`], [`Action::Fail`], [`Action::AwaitReturn`],
+//! [`Action::StopWaiting`], [`Action::Retire`]) is only ever taken after an event that says that the controller does no
+//! DMA any more; the actions named `Leak` are for when nothing could say so. The keeper of a controller feeds the events
+//! and carries the actions out.
+
+#![allow(dead_code)]
+
+use std::fmt;
+
+/// How a controller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// CC.EN is cleared; CSTS.RDY is waited for to be 0.
+    Disabling,
+    /// It did not become that: bus mastering is being turned off, and the function reset.
+    Isolating,
+    /// Disabled, and waiting a while before the next attempt to bring it up.
+    Disabled,
+    /// CC.EN is set; CSTS.RDY is waited for to be 1.
+    Enabling,
+    /// The admin queue works: it is asked what it is.
+    Identifying,
+    /// I/O queues are being created.
+    CreatingQueues,
+    /// It takes I/O.
+    Live,
+    /// Reactors are being told to stop submitting, before a reset.
+    Resetting,
+    /// An orderly shutdown goes on: I/O ends, queues are deleted, CC.SHN is set.
+    ShuttingDown,
+    /// Given up. A reset that is asked for tries again.
+    Failed,
+    /// The device was taken out; another function may come in its place.
+    Removed,
+    /// The end.
+    Detached,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Disabling,
+        Self::Isolating,
+        Self::Disabled,
+        Self::Enabling,
+        Self::Identifying,
+        Self::CreatingQueues,
+        Self::Live,
+        Self::Resetting,
+        Self::ShuttingDown,
+        Self::Failed,
+        Self::Removed,
+        Self::Detached,
+    ];
+
+    /// In one or two words, for people and programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disabling => "disabling",
+            Self::Isolating => "isolating",
+            Self::Disabled => "disabled",
+            Self::Enabling => "enabling",
+            Self::Identifying => "identifying",
+            Self::CreatingQueues => "creating queues",
+            Self::Live => "live",
+            Self::Resetting => "resetting",
+            Self::ShuttingDown => "shutting down",
+            Self::Failed => "failed",
+            Self::Removed => "removed",
+            Self::Detached => "detached",
+        }
+    }
+
+    /// Whether it stays so until something is asked or happens from outside.
+    #[must_use]
+    pub const fn is_settled(self) -> bool {
+        matches!(self, Self::Live | Self::Failed | Self::Removed | Self::Detached)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The wait before the next attempt is over.
+    Again,
+    /// No reactor submits any more.
+    QueuesStopped,
+    /// CSTS.RDY is 0: no more DMA.
+    NotReady,
+    /// CSTS.RDY is 1.
+    Ready,
+    /// The controller and its namespaces are known.
+    Identified,
+    /// There are I/O queues.
+    QueuesCreated,
+    /// The shutdown is complete.
+    ShutDown,
+    /// What was being done failed, or took too long.
+    StepFailed,
+    /// The function was reset: no more DMA, and it can be brought up again.
+    WasReset,
+    /// Only bus mastering could be turned off: no more DMA, but it can't be brought up again.
+    Confined,
+    /// Neither could be done.
+    NotIsolated,
+    /// CSTS.CFS is set.
+    Fatal,
+    /// A reset is asked for, by escalation or by a user.
+    ResetAsked,
+    /// Escalation has come to its end.
+    FailAsked,
+    /// A user wants to be rid of it.
+    DetachAsked,
+    /// The registers read as all ones, or the bus says that the device is gone.
+    Gone,
+    /// The system asks for the device.
+    Leaving,
+    /// A function is there in place of the one that went.
+    Returned,
+    /// Commands have waited long enough for its return.
+    WaitedEnough,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Go on with what is being done.
+    Continue,
+    /// Make all reactors stop submitting. Ends with `QueuesStopped`.
+    StopQueues,
+    /// Clear CC.EN. Ends with `NotReady` or `StepFailed`.
+    Disable,
+    /// Turn bus mastering off, reset the function. Ends with `WasReset`, `Confined` or `NotIsolated`.
+    Isolate,
+    /// Wait a while. Ends with `Again`.
+    Delay,
+    /// Take back what the controller had; set it up and enable it. Ends with `Ready` or `StepFailed`.
+    Enable,
+    /// Ends with `Identified` or `StepFailed`.
+    Identify,
+    /// Ends with `QueuesCreated` or `StepFailed`.
+    CreateQueues,
+    /// Let the reactors submit.
+    Serve,
+    /// Stop I/O, delete queues, set CC.SHN. Ends with `ShutDown` or `StepFailed`.
+    ShutDown,
+    /// Fail what is outstanding and what comes.
+    Fail,
+    /// The same, but memory that the controller may still reach is never given back.
+    LeakAndFail,
+    /// Keep what is outstanding and what comes, let go of the function. Ends with `WaitedEnough`.
+    AwaitReturn,
+    /// Fail what waits and what comes; let go of the function.
+    StopWaiting,
+    /// Give everything back.
+    Retire,
+    /// The same, but memory that the controller may still reach is never given back.
+    LeakAndRetire,
+}
+
+/// Where it is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    Live,
+    Failed,
+    Removed,
+    Detached,
+}
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lifecycle {
+    state: State,
+    goal: Goal,
+    /// It was live once: from then on it is brought back rather than given up at the first failure.
+    attached: bool,
+    /// Attempts in a row that did not end live.
+    attempts: u32,
+    max_attempts: u32,
+}
+
+impl Lifecycle {
+    /// The beginning, and the first action.
+    pub(super) const fn new(max_attempts: u32) -> (Self, Action) {
+        let new =
+            Self { state: State::Disabling, goal: Goal::Live, attached: false, attempts: 0, max_attempts };
+        (new, Action::Disable)
+    }
+
+    /// How the controller is.
+    pub(super) const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Takes an event, and says what to do now.
+    pub(super) fn on(&mut self, event: Event) -> Action {
+        self.note(event);
+        match self.state {
+            State::Disabling => match event {
+                Event::NotReady => self.disabled(),
+                Event::StepFailed => self.go(State::Isolating, Action::Isolate),
+                Event::Gone => self.gone(),
+                _ => Action::Continue,
+            },
+            State::Isolating => match event {
+                Event::WasReset => self.isolated(),
+                Event::Confined => match self.goal {
+                    Goal::Detached => self.go(State::Detached, Action::Retire),
+                    _ => self.go(State::Failed, Action::Fail),
+                },
+                Event::NotIsolated => match self.goal {
+                    Goal::Detached => self.go(State::Detached, Action::LeakAndRetire),
+                    _ => self.go(State::Failed, Action::LeakAndFail),
+                },
+                Event::Gone => self.gone(),
+                _ => Action::Continue,
+            },
+            State::Disabled => match event {
+                Event::Again => self.go(State::Enabling, Action::Enable),
+                Event::DetachAsked => self.go(State::Detached, Action::Retire),
+                Event::FailAsked => self.go(State::Failed, Action::Fail),
+                Event::Gone => self.gone(),
+                _ => Action::Continue,
+            },
+            State::Enabling => match event {
+                Event::Ready => self.go(State::Identifying, Action::Identify),
+                _ => self.bringing_up(event),
+            },
+            State::Identifying => match event {
+                Event::Identified => self.go(State::CreatingQueues, Action::CreateQueues),
+                _ => self.bringing_up(event),
+            },
+            State::CreatingQueues => match event {
+                Event::QueuesCreated => {
+                    (self.attached, self.attempts) = (true, 0);
+                    self.go(State::Live, Action::Serve)
+                }
+                _ => self.bringing_up(event),
+            },
+            State::Live => match event {
+                Event::ResetAsked | Event::Fatal | Event::FailAsked => {
+                    self.go(State::Resetting, Action::StopQueues)
+                }
+                Event::DetachAsked | Event::Leaving => self.go(State::ShuttingDown, Action::ShutDown),
+                Event::Gone => self.gone(),
+                _ => Action::Continue,
+            },
+            State::Resetting => match event {
+                Event::QueuesStopped => self.go(State::Disabling, Action::Disable),
+                Event::Gone => self.gone(),
+                _ => Action::Continue,
+            },
+            State::ShuttingDown => match event {
+                Event::ShutDown | Event::StepFailed | Event::Fatal => {
+                    self.go(State::Disabling, Action::Disable)
+                }
+                Event::Gone => self.gone(),
+                _ => Action::Continue,
+            },
+            State::Failed => match event {
+                Event::ResetAsked | Event::Returned => self.begin(),
+                Event::DetachAsked => self.go(State::Detached, Action::Retire),
+                Event::Gone => self.go(State::Removed, Action::StopWaiting),
+                _ => Action::Continue,
+            },
+            State::Removed => match event {
+                Event::Returned => self.begin(),
+                Event::WaitedEnough => self.go(State::Removed, Action::StopWaiting),
+                Event::DetachAsked => self.go(State::Detached, Action::Retire),
+                _ => Action::Continue,
+            },
+            State::Detached => Action::Continue,
+        }
+    }
+
+    /// Remembers where it is to end; the last wish counts, but nothing undoes a detach.
+    fn note(&mut self, event: Event) {
+        let goal = match event {
+            Event::DetachAsked => Goal::Detached,
+            Event::FailAsked if self.goal == Goal::Live => Goal::Failed,
+            Event::Leaving if self.goal == Goal::Live && self.state == State::Live => Goal::Removed,
+            _ => return,
+        };
+        self.goal = goal;
+    }
+
+    fn go(&mut self, state: State, action: Action) -> Action {
+        self.state = state;
+        action
+    }
+
+    /// Starts over, with all attempts.
+    fn begin(&mut self) -> Action {
+        (self.goal, self.attempts) = (Goal::Live, 0);
+        self.go(State::Disabling, Action::Disable)
+    }
+
+    /// What any step of bringing up makes of an event that is not its success.
+    fn bringing_up(&mut self, event: Event) -> Action {
+        match event {
+            Event::StepFailed | Event::Fatal => {
+                self.attempts += 1;
+                if self.goal == Goal::Live && (!self.attached || self.attempts >= self.max_attempts) {
+                    self.goal = Goal::Failed;
+                }
+                self.go(State::Disabling, Action::Disable)
+            }
+            Event::DetachAsked | Event::FailAsked => self.go(State::Disabling, Action::Disable),
+            Event::Gone => self.gone(),
+            _ => Action::Continue,
+        }
+    }
+
+    /// The controller does no more DMA, and can be enabled.
+    fn disabled(&mut self) -> Action {
+        match self.goal {
+            Goal::Live if self.attempts == 0 => self.go(State::Enabling, Action::Enable),
+            Goal::Live => self.go(State::Disabled, Action::Delay),
+            Goal::Failed => self.go(State::Failed, Action::Fail),
+            Goal::Removed => self.go(State::Removed, Action::AwaitReturn),
+            Goal::Detached => self.go(State::Detached, Action::Retire),
+        }
+    }
+
+    /// It had to be reset by force, which counts as an attempt that failed.
+    fn isolated(&mut self) -> Action {
+        self.attempts += 1;
+        if self.goal == Goal::Live && (self.attempts >= self.max_attempts) {
+            self.goal = Goal::Failed;
+        }
+        self.disabled()
+    }
+
+    fn gone(&mut self) -> Action {
+        match self.goal {
+            Goal::Live | Goal::Removed => self.go(State::Removed, Action::AwaitReturn),
+            Goal::Failed => self.go(State::Removed, Action::StopWaiting),
+            Goal::Detached => self.go(State::Detached, Action::Retire),
+        }
+    }
+}
