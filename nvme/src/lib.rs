@@ -24,6 +24,8 @@ pub mod function;
 pub mod identify;
 pub mod io;
 pub mod log_page;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 pub mod opcode;
 pub mod property;
 pub mod sgl;
