@@ -24,6 +24,7 @@ macro_rules! wire_enum {
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
             /// The variant of a wire value; `None` when the value is reserved, vendor specific or not known here.
+            #[inline]
             #[must_use]
             pub const fn from_value(value: $repr) -> Option<Self> {
                 match value {

@@ -110,8 +110,7 @@ impl Common {
                     if !data_digest && decoder.framing.data_digest {
                         return Err(invalid(FLAGS));
                     }
-                    let aligned = data_offset.is_multiple_of(decoder.framing.alignment_bytes());
-                    if data_offset < start || !aligned {
+                    if data_offset < start || !decoder.framing.allows_data_at(data_offset) {
                         return Err(invalid(DATA_OFFSET));
                     }
                     if length <= data_offset + if data_digest { DIGEST_BYTES } else { 0 } {

@@ -117,18 +117,17 @@ struct NullChannel {
 }
 
 impl NullChannel {
-    fn run(&self, io: &mut IoCommand) -> Result<(), Status> {
+    /// Does a command of `bytes` bytes.
+    fn run(&self, io: &mut IoCommand, bytes: u64) -> Result<(), Status> {
         command::check(io, &self.geometry)?;
         match io.operation {
-            Operation::Read => self.read(io),
+            Operation::Read => self.read(io, bytes as usize),
             Operation::Compare | Operation::CompareAndWrite => Err(Status::INVALID_OPCODE.do_not_retry()),
             _ => Ok(()),
         }
     }
 
-    fn read(&self, io: &mut IoCommand) -> Result<(), Status> {
-        let (_, len) = command::byte_range(io, &self.geometry);
-        let len = len as usize;
+    fn read(&self, io: &mut IoCommand, len: usize) -> Result<(), Status> {
         if io.data.is_empty() {
             io.data = self.zeroes.lend_all(len).ok_or(Status::INVALID_FIELD.do_not_retry())?;
             return Ok(());
@@ -147,8 +146,8 @@ impl NullChannel {
 
 impl Channel for NullChannel {
     fn submit(&mut self, mut io: IoCommand) -> Submitted {
-        let status = self.run(&mut io).err().unwrap_or(Status::SUCCESS);
         let (_, bytes) = command::byte_range(&io, &self.geometry);
+        let status = self.run(&mut io, bytes).err().unwrap_or(Status::SUCCESS);
         self.counters.count_at_once(io.operation, bytes, status);
         Submitted::Done(io.complete(status))
     }

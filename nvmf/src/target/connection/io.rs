@@ -76,21 +76,23 @@ impl Connection {
 
     /// Executes an I/O command whose data has arrived.
     pub(super) fn execute_io(&mut self, slot: u16, shared: &mut Shared) {
-        let command = self.slots.get(slot).command;
-        if self.slots.get(slot).fused != FusedHalf::None {
+        let entry = self.slots.get(slot);
+        if entry.fused != FusedHalf::None {
             return self.execute_fused(slot, shared);
         }
+        let command = &entry.command;
+        let (slba, blocks) = (command.slba(), command.blocks());
+        let fua = command.fua() || self.writes_through();
         let operation = match Nvm::from_value(command.opcode) {
             Some(Nvm::Read) => Operation::Read,
             Some(Nvm::Write) => Operation::Write,
             Some(Nvm::Compare) => Operation::Compare,
-            Some(Nvm::Flush) => return self.flush_command(slot, &command, shared),
+            Some(Nvm::Flush) => return self.flush_command(slot, shared),
             Some(Nvm::WriteZeroes) => Operation::WriteZeroes { deallocate: command.deallocate() },
             Some(Nvm::Verify) => {
                 // For the counters: at most 65,536 blocks of 4 KiB, which may be more than a transfer.
                 let block = |channel| shared.namespaces.get(channel).definition.geometry.block_bytes;
-                let bytes =
-                    self.namespace_of(&command).map_or(0, |channel| command.blocks() * block(channel));
+                let bytes = self.namespace_of(command).map_or(0, |channel| blocks * block(channel));
                 self.slots.get_mut(slot).bytes = bytes;
                 Operation::Verify
             }
@@ -98,8 +100,6 @@ impl Connection {
             _ => return self.respond(slot, Status::INVALID_OPCODE.do_not_retry(), 0, shared),
         };
         let data = std::mem::take(&mut self.slots.get_mut(slot).data);
-        let (slba, blocks) = (command.slba(), command.blocks());
-        let fua = command.fua() || self.writes_through();
         self.submit(slot, operation, slba, blocks, fua, data, shared);
     }
 
@@ -157,8 +157,8 @@ impl Connection {
 
     /// Flush of one namespace, or of all with the broadcast identifier, of which the first device is flushed here
     /// and the rest one after another as each completes.
-    fn flush_command(&mut self, slot: u16, command: &Command, shared: &mut Shared) {
-        if Self::is_broadcast(command) {
+    fn flush_command(&mut self, slot: u16, shared: &mut Shared) {
+        if Self::is_broadcast(&self.slots.get(slot).command) {
             return self.flush_next(slot, shared);
         }
         self.submit(slot, Operation::Flush, 0, 0, false, Segments::new(), shared);

@@ -381,7 +381,7 @@ impl Connection {
         let flow_control_disabled = self.queue.as_ref().is_some_and(|queue| queue.flow_control_disabled);
         // The flag takes the place of the response, and with it of SQHD and the result (NVMe/TCP 1.0, 3.3.2).
         let success = shared.definition.transport.c2h_success && flow_control_disabled && result == 0;
-        self.transmit.push_data(slot, &self.slots.get(slot).data, success);
+        self.transmit.push_data(slot, self.slots.get(slot), success);
         if success {
             self.slots.get_mut(slot).phase = Phase::Responding;
             self.needs_flush(shared);

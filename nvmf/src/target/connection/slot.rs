@@ -92,6 +92,16 @@ impl Slot {
             asked: Instant::from_nanos(0),
         }
     }
+
+    /// Makes a free slot that of a command which has just arrived. What is set before it is looked at stays as it is.
+    #[inline]
+    fn begin(&mut self, command: Command) {
+        self.command = command;
+        self.phase = Phase::Receiving;
+        (self.expected, self.received, self.bytes) = (0, 0, 0);
+        (self.by_transfer, self.borrows, self.digest_failed, self.aborted) = (false, false, false, false);
+        (self.fused, self.next_range) = (FusedHalf::None, 0);
+    }
 }
 
 /// The slots of one queue.
@@ -140,9 +150,8 @@ impl SlotTable {
         };
         self.used += 1;
         let slot = &mut self.slots[usize::from(index)];
-        debug_assert_eq!(slot.phase, Phase::Free);
-        slot.command = command;
-        slot.phase = Phase::Receiving;
+        debug_assert!(slot.phase == Phase::Free && slot.data.is_empty());
+        slot.begin(command);
         Some(index)
     }
 
@@ -150,7 +159,8 @@ impl SlotTable {
     pub fn release(&mut self, index: u16) {
         let slot = &mut self.slots[usize::from(index)];
         assert!(slot.phase != Phase::Free, "slot {index} is released twice");
-        *slot = Slot::empty();
+        slot.phase = Phase::Free;
+        slot.data = Segments::new();
         self.free.push(index);
         self.used -= 1;
         // A queue that has gone quiet gives its table back, so that idle queues cost little.
@@ -201,7 +211,8 @@ impl SlotTable {
         for index in 0..self.slots.len() as u16 {
             if !matches!(self.get(index).phase, Phase::Free | Phase::Executing) {
                 // Not through `release`: the table must keep its shape until all are out.
-                self.slots[usize::from(index)] = Slot::empty();
+                let slot = &mut self.slots[usize::from(index)];
+                (slot.phase, slot.data) = (Phase::Free, Segments::new());
                 self.free.push(index);
                 self.used -= 1;
             }

@@ -14,7 +14,7 @@ use sledge_nvme::Completion;
 use sledge_reactor::memory::{self, Segment, Segments};
 use sledge_reactor::net::TcpStream;
 
-use super::slot::SlotTable;
+use super::slot::{Slot, SlotTable};
 use crate::digest::digest_of;
 use crate::pdu::{
     self, DataHeader, DataKind, Framing, InitializeResponse, MAX_ENCODED_BYTES, ProtocolError,
@@ -47,10 +47,16 @@ pub(crate) enum Outgoing {
     Data {
         /// The command.
         slot: u16,
-        /// SUCCESS: no response follows, and the slot is free once this has left.
-        success: bool,
+        /// Its identifier.
+        command_id: u16,
+        /// Bytes of the data.
+        length: u32,
         /// Data digest, if they are in force.
         digest: u32,
+        /// Most segments that the data has.
+        segments: u8,
+        /// SUCCESS: no response follows, and the slot is free once this has left.
+        success: bool,
     },
     /// CapsuleResp; the slot is free once it has left.
     Response {
@@ -121,10 +127,19 @@ impl TransmitQueue {
         self.queue.push_back(outgoing);
     }
 
-    /// Adds C2HData with all of `data`, which is the slot's.
-    pub fn push_data(&mut self, slot: u16, data: &Segments, success: bool) {
+    /// Adds C2HData with all of a slot's data.
+    pub fn push_data(&mut self, slot: u16, of: &Slot, success: bool) {
+        let data = &of.data;
         let digest = if self.framing.data_digest { digest_of(data.iter().map(Segment::as_slice)) } else { 0 };
-        self.queue.push_back(Outgoing::Data { slot, success, digest });
+        self.queue.push_back(Outgoing::Data {
+            slot,
+            command_id: of.command.cid.get(),
+            // Transfers are bounded by MDTS, far below 4 GiB.
+            length: data.len_bytes() as u32,
+            digest,
+            segments: data.count() as u8,
+            success,
+        });
     }
 
     /// Sends until nothing is left or the socket takes no more. Frees the slots of what has left.
@@ -166,7 +181,7 @@ impl TransmitQueue {
         let mut slices = 1;
         for outgoing in self.queue.iter().take(BATCH) {
             let needed = match outgoing {
-                Outgoing::Data { slot, .. } => slots.get(*slot).data.iter().count() + 1,
+                Outgoing::Data { segments, .. } => usize::from(*segments) + 1,
                 _ => 0,
             };
             if slices + needed > MAX_SLICES || bytes >= FLUSH_BYTES {
@@ -177,8 +192,8 @@ impl TransmitQueue {
             let mut data_bytes = 0;
             at += self.encode_header(outgoing, slots, &mut scratch[at..]);
             let header_end = at;
-            if let Outgoing::Data { slot, digest, .. } = outgoing {
-                data_bytes = slots.get(*slot).data.len_bytes();
+            if let Outgoing::Data { length, digest, .. } = outgoing {
+                data_bytes = *length as usize;
                 if self.framing.data_digest {
                     at += pdu::encode_data_digest(&mut scratch[at..], *digest);
                 }
@@ -202,15 +217,13 @@ impl TransmitQueue {
                 };
                 pdu::encode_ready_to_transfer(out, &ready, &self.framing)
             }
-            Outgoing::Data { slot, success, .. } => {
-                let reading = slots.get(*slot);
+            Outgoing::Data { command_id, length, success, .. } => {
                 let header = DataHeader {
                     kind: DataKind::ControllerToHost,
-                    command_id: reading.command.cid.get(),
+                    command_id: *command_id,
                     transfer_tag: 0,
                     offset: 0,
-                    // Transfers are bounded by MDTS, far below 4 GiB.
-                    length: reading.data.len_bytes() as u32,
+                    length: *length,
                     last: true,
                     success: *success,
                 };
