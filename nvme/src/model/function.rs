@@ -264,3 +264,11 @@ impl Function for Model {
         self.presence_now()
     }
 }
+
+/// Registers memory for as long as `using` runs, for tests, which must not say `unsafe` themselves.
+#[cfg(test)]
+pub(super) fn with_registered(model: &Model, memory: &mut [u8], using: impl FnOnce(&Registration)) {
+    // SAFETY: the registration ends in here, and the memory is borrowed as long.
+    let registration = unsafe { model.register(NonNull::from(&mut *memory).cast(), memory.len()) };
+    using(&registration.unwrap_or_else(|error| panic!("{error}")));
+}

@@ -1,14 +1,17 @@
 //! The model, driven by hand: registers, queues and commands as the specification has them, without the driver.
 
+mod bring_up;
+mod data;
+mod faults;
+
 use std::sync::Arc;
 
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Model, ModelOptions};
-use crate::feature::{Feature, NumberOfQueues};
 use crate::function::{DmaMemory, Function};
-use crate::identify::{ControllerData, IDENTIFY_BYTES, NamespaceData, NamespaceList};
+use crate::identify::IDENTIFY_BYTES;
 use crate::opcode::Admin;
 use crate::property::{Capabilities, Configuration, ControllerStatus, Property};
 use crate::sgl::Descriptor;
@@ -159,32 +162,9 @@ fn prp(mut command: Command, first: u64, second: u64) -> Command {
     command
 }
 
-// Deleting this lets the model come up otherwise than the specification says, and the driver's tests with it.
-#[test]
-fn comes_up_and_keeps_data() {
-    let mut host = Host::new(ModelOptions::default());
-    assert!(host.status().ready());
-    let data = host.identify(Command::identify(1, 0)).unwrap();
-    let data = ControllerData::read_from_bytes(&data).unwrap();
-    assert_eq!((data.serial_number(), data.nn.get(), data.mdts), ("SLEDGE0001", 16, 5));
-    let list = NamespaceList::read_from_bytes(&host.identify(Command::identify(2, 0)).unwrap()).unwrap();
-    assert_eq!(list.iter().collect::<Vec<_>>(), [1]);
-    let space = NamespaceData::read_from_bytes(&host.identify(Command::identify(0, 1)).unwrap()).unwrap();
-    assert_eq!((space.nsze.get(), space.block_bytes()), (1 << 20, Some(512)));
-
-    let queues = NumberOfQueues::pairs(2).bits();
-    let result = host.admin(Command::set_features(Feature::NumberOfQueues.value(), 0, queues)).result.get();
-    assert_eq!(NumberOfQueues::from_bits(result).submission_minus_one(), 63);
-    assert_eq!(host.create_pair(1, 8), Status::SUCCESS);
-    let mut page = host.model.allocate(8192).unwrap();
-    page.copy_from(0, &[7; 1024]);
-    let at = page.device_address(0);
-    assert_eq!(host.run(1, prp(Command::write(1, 5, 2), at, 0)).status(), Status::SUCCESS);
-    assert_eq!(host.run(1, prp(Command::read(1, 5, 2), at + 4096, 0)).status(), Status::SUCCESS);
-    assert_eq!(
-        (page.read::<u8>(4096), page.read::<u8>(4096 + 1023), page.read::<u8>(4096 + 1024)),
-        (7, 7, 0)
-    );
-    assert_eq!(host.model.content(1, 6), [7; 512]);
-    host.faultless();
+/// A host with one I/O queue pair of `entries` entries.
+fn host_with_queue(options: ModelOptions, entries: u32) -> Host {
+    let mut host = Host::new(options);
+    assert_eq!(host.create_pair(1, entries), Status::SUCCESS);
+    host
 }
