@@ -1,6 +1,6 @@
 //! NVMe itself: commands, completions, status codes, controller properties, Identify and log-page data structures,
 //! features and the Fabrics command set, as layouts that are checked when compiled; and the driver of PCIe
-//! controllers in user space, which stands on a [`function`].
+//! controllers in user space, which stands on a [`function`] that [`pci`] opens.
 //!
 //! Sources are the NVM Express Base Specification 2.0 and 2.1 ("Base"), the NVM Command Set Specification 1.0
 //! and 1.1 ("NVM") and the NVMe/TCP Transport Specification 1.0 and 1.1 ("TCP"); every type names its section.
@@ -27,6 +27,7 @@ pub mod log_page;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 pub mod opcode;
+pub mod pci;
 pub mod property;
 pub mod sgl;
 pub mod status;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::setup::Setup;
 use crate::size;
 
 /// The port of NVMe/TCP.
@@ -57,6 +58,14 @@ pub enum Command {
     /// The configuration as a whole
     #[command(subcommand)]
     Config(Config),
+    /// This machine's NVMe controllers and huge pages; needs no target
+    Setup {
+        /// Folder that stands for the machine's root
+        #[arg(long, default_value = "/", hide = true)]
+        root: PathBuf,
+        #[command(subcommand)]
+        command: Setup,
+    },
     /// Call a method of the management interface
     Rpc {
         /// Its name; `sledge rpc rpc_get_methods` lists them

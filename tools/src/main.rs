@@ -7,6 +7,7 @@ mod arguments;
 mod client;
 mod commands;
 mod output;
+mod setup;
 mod size;
 
 use std::io::{ErrorKind, Write};
@@ -44,6 +45,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Arguments::command(), "sledge", &mut script);
         return print(&script);
+    }
+    if let Command::Setup { root, command } = arguments.command {
+        return print(setup::run(root, command)?.form(arguments.json).as_bytes());
     }
     let mut client = Client::connect(arguments.socket)?;
     let report = commands::run(&mut client, arguments.command)?;

@@ -29,8 +29,8 @@ pub fn run(client: &mut Client, command: Command) -> Result<Report, Failure> {
         Command::Config(Config::Save { file }) => configuration::save(client, file),
         Command::Config(Config::Load { file }) => configuration::load(client, &file),
         Command::Rpc { method, params } => rpc(client, &method, params),
-        // Needs no target and is done before one is looked for.
-        Command::Completion { .. } => Ok(Report::say(Value::Null, "")),
+        // Need no target and are done before one is looked for.
+        Command::Completion { .. } | Command::Setup { .. } => Ok(Report::say(Value::Null, "")),
     }
 }
 

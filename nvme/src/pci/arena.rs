@@ -1,0 +1,147 @@
+//! Memory for queues and other structures of one function: chunks of 2 MiB, given out in pages.
+//!
+//! Invariants: a page is in at most one [`DmaMemory`]; it is zeroed before it is given out, and contiguous for the
+//! device; a chunk is unmapped for the device before its memory goes back to the kernel, and both only when the arena
+//! and all that came from the chunk are gone. Huge pages where there are some; else ordinary ones, which the mapping
+//! for an IOMMU locks, and without an IOMMU a refusal.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sledge_reactor::memory::map_anonymous;
+
+use super::address_space::PAGE;
+use super::reach::Reach;
+use crate::function::{DmaError, DmaMemory, Registration};
+
+const CHUNK: usize = 2 << 20;
+
+/// The chunks of one function.
+pub(super) struct Arena {
+    reach: Reach,
+    chunks: Mutex<Vec<Arc<Chunk>>>,
+}
+
+struct Chunk {
+    device_address: u64,
+    /// For each page, whether it is out.
+    out: Mutex<Vec<bool>>,
+    // In this order: the device loses the memory before the process does.
+    _registration: Registration,
+    memory: Mapping,
+}
+
+/// Memory of the kernel's. Dropping it gives it back.
+struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: memory of one owner, not bound to a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: shared, it gives out its address only; `Chunk::out` decides who may use which page.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped with this length; the last page that was out held the chunk, so nothing refers to it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Pages that are out; dropping it puts them back.
+struct Pages {
+    chunk: Arc<Chunk>,
+    first: usize,
+    count: usize,
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        let mut out = self.chunk.out.lock().unwrap_or_else(PoisonError::into_inner);
+        out[self.first..self.first + self.count].fill(false);
+    }
+}
+
+impl Arena {
+    /// An arena without memory.
+    pub(super) fn new(reach: Reach) -> Arena {
+        Arena { reach, chunks: Mutex::new(Vec::new()) }
+    }
+
+    /// Zeroed memory of at least `bytes` bytes.
+    pub(super) fn allocate(&self, bytes: usize) -> Result<DmaMemory, DmaError> {
+        let too_much = || DmaError::Memory { bytes, source: io::Error::from_raw_os_error(libc::EOVERFLOW) };
+        let count = bytes
+            .max(1)
+            .checked_next_multiple_of(CHUNK)
+            .ok_or_else(too_much)
+            .map(|_| bytes.max(1).div_ceil(PAGE))?;
+        let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = chunks.iter().find_map(|chunk| Some((chunk.clone(), chunk.take(count)?)));
+        let (chunk, first) = match found {
+            Some(found) => found,
+            None => {
+                let chunk = Arc::new(self.chunk((count * PAGE).next_multiple_of(CHUNK))?);
+                let first = chunk.take(count).ok_or_else(too_much)?;
+                chunks.push(chunk.clone());
+                (chunk, first)
+            }
+        };
+        drop(chunks);
+        let device_address = chunk.device_address + (first * PAGE) as u64;
+        // SAFETY: `take` gave pages inside of the chunk.
+        let start = unsafe { chunk.memory.start.add(first * PAGE) };
+        let keep = Box::new(Pages { chunk, first, count });
+        // SAFETY: the pages are inside the mapping and, until `keep` is dropped, nobody else's.
+        unsafe { start.as_ptr().write_bytes(0, count * PAGE) };
+        // SAFETY: whole pages, initialised just now, ours alone until `keep` is dropped, and contiguous at
+        // `device_address`, as the chunk is.
+        Ok(unsafe { DmaMemory::new(start, count * PAGE, device_address, keep) })
+    }
+
+    fn chunk(&self, bytes: usize) -> Result<Chunk, DmaError> {
+        let failed = |source| DmaError::Memory { bytes, source };
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let start = match (map_anonymous(bytes, access, libc::MAP_HUGETLB | libc::MAP_POPULATE), &self.reach)
+        {
+            (Ok(start), _) => start,
+            (Err(_), Reach::Translated(_)) => map_anonymous(bytes, access, 0).map_err(failed)?,
+            (Err(source), Reach::Physical) => return Err(failed(source)),
+        };
+        let memory = Mapping { start, bytes };
+        // SAFETY: `memory` keeps the range mapped, and the chunk drops it after the registration.
+        let registration = unsafe { self.reach.register(start, bytes) }?;
+        let contiguous =
+            |(address, run)| (run == bytes || self.is_contiguous(&registration)).then_some(address);
+        let device_address = registration.device_address(start.as_ptr().addr()).and_then(contiguous);
+        let device_address = device_address.ok_or_else(|| DmaError::Unsuitable {
+            address: start.as_ptr().addr(),
+            reason: format!("{bytes} bytes are not in one piece; only an IOMMU can make them so"),
+        })?;
+        let out = Mutex::new(vec![false; bytes / PAGE]);
+        Ok(Chunk { device_address, out, _registration: registration, memory })
+    }
+
+    /// Whether all pages of a registration follow each other for the device.
+    fn is_contiguous(&self, registration: &Registration) -> bool {
+        let Some((first, _)) = registration.device_address(registration.start()) else { return false };
+        (0..registration.bytes()).step_by(CHUNK).all(|offset| {
+            registration.device_address(registration.start() + offset).map(|(address, _)| address)
+                == Some(first + offset as u64)
+        })
+    }
+}
+
+impl Chunk {
+    /// Takes `count` neighbouring pages, the first that are free.
+    fn take(&self, count: usize) -> Option<usize> {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = out.windows(count).position(|pages| pages.iter().all(|out| !out))?;
+        out[first..first + count].fill(true);
+        Some(first)
+    }
+}
