@@ -1,14 +1,24 @@
-//! One reactor's way to a controller.
+//! One reactor's way to a controller: what the control path does with it, and what the channels do.
+//!
+//! Owns the engine. Invariants: every I/O that a channel was told is pending is answered once, whatever becomes of the
+//! device; memory that a command on the device points to is given to nobody, not even when queue, channel or reactor
+//! end, until the device has answered the command or can't reach memory. Stays on its reactor: the control path keeps
+//! it there and sends for it.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sledge_reactor::poller::{Poller, PollerHandle, Turn, register_poller};
 use sledge_reactor::time::Instant;
 
-use super::queue_pair::{QueuePair, QueueStatistics};
+use super::channel::NamespaceChannel;
+use super::engine::{Device, Engine};
+use super::ledger::Ledger;
+use super::queue_pair::QueueStatistics;
 use super::shadow::ShadowDoorbells;
+use super::shape::NamespaceShape;
 use crate::Status;
 use crate::function::{DmaError, Function};
 
@@ -78,11 +88,23 @@ pub struct QueueAddresses {
     pub completion: u64,
 }
 
+/// Counts of one I/O queue since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoQueueStatistics {
+    /// Of the queue pair.
+    pub queue: QueueStatistics,
+    /// Commands that were tried again.
+    pub retried: u64,
+    /// I/Os that are accepted and not answered, of all channels.
+    pub accepted: usize,
+    /// Of these, those whose channel was dropped.
+    pub orphans: usize,
+}
+
 /// One reactor's I/O queue of one controller.
-#[derive(Debug)]
 pub struct IoQueue {
-    pair: RefCell<QueuePair<u32>>,
-    state: RefCell<QueueState>,
+    engine: RefCell<Engine>,
+    poller: RefCell<Option<PollerHandle>>,
 }
 
 impl IoQueue {
@@ -91,16 +113,23 @@ impl IoQueue {
     ///
     /// # Errors
     /// When memory can't be had or mapped.
+    ///
+    /// # Panics
+    /// Outside a reactor.
     pub fn new(function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<Rc<Self>, DmaError> {
-        let pair = QueuePair::new(function, options.id, options.depth, options.stride_bytes)?;
-        Ok(Rc::new(Self { pair: RefCell::new(pair), state: RefCell::new(QueueState::Stopped) }))
+        let ledger = Ledger::new(options.backlog, options.retry_count, options.retry_delays);
+        let engine = Engine::new(Device::new(function, options)?, ledger);
+        let queue = Rc::new(Self { engine: RefCell::new(engine), poller: RefCell::new(None) });
+        let poller = register_poller(QueuePoller { queue: Rc::downgrade(&queue) });
+        queue.poller.replace(Some(poller));
+        Ok(queue)
     }
 
-    /// What the device is to be told when the queue is created there; `None` for a queue that borrows another
-    /// reactor's.
+    /// What the device is to be told when the queue is created there; `None` while it has no function.
     #[must_use]
     pub fn addresses(&self) -> Option<QueueAddresses> {
-        let pair = self.pair.borrow();
+        let engine = self.engine.borrow();
+        let pair = &engine.device.as_ref()?.pair;
         Some(QueueAddresses {
             id: pair.id(),
             depth: pair.depth(),
@@ -109,91 +138,158 @@ impl IoQueue {
         })
     }
 
+    /// A channel of a namespace; `None` when there are too many.
+    #[must_use]
+    pub fn open_channel(self: &Rc<Self>, shape: Arc<NamespaceShape>) -> Option<NamespaceChannel> {
+        let number = self.engine.borrow_mut().ledger.open(shape)?;
+        Some(NamespaceChannel::new(self.clone(), number))
+    }
+
     /// From now on rings by shadow doorbells, or not. While stopped.
     pub fn set_shadows(&self, shadows: Option<&Arc<ShadowDoorbells>>) {
-        self.pair.borrow_mut().set_shadows(shadows);
+        if let Some(device) = &mut self.engine.borrow_mut().device {
+            device.pair.set_shadows(shadows);
+        }
     }
 
     /// Whether commands go to the device.
     #[must_use]
     pub fn state(&self) -> QueueState {
-        *self.state.borrow()
+        self.engine.borrow().state
     }
 
-    /// No command goes to the device from now on; they are kept. Completions are still taken.
+    /// No command goes to the device from now on; they are kept. What the device has it goes on with, and its
+    /// completions are taken.
     pub fn stop(&self) {
-        *self.state.borrow_mut() = QueueState::Stopped;
+        self.engine.borrow_mut().state = QueueState::Stopped;
     }
 
-    /// Takes all commands back from the device. Only when it can't work on them any more: after the queue's deletion
-    /// has completed, or CSTS.RDY was seen as 0 after CC.EN was cleared, or the device is gone.
+    /// Takes all commands back from the device. Only when it can't work on them nor reach their memory any more: after
+    /// the queue's deletion has completed, or CSTS.RDY was seen as 0 after CC.EN was cleared, or its bus mastering was
+    /// ended, or the device is gone from its slot. Before that, their memory is still the device's.
+    ///
+    /// A Compare and Write is never submitted again: the device may have done it, and it would then fail against
+    /// itself. It is answered with `ABORTED_SQ_DELETION`, as are commands that came ready made.
     pub fn reclaim(&self, reclaim: Reclaim) {
-        let _ = reclaim;
-        self.pair.borrow_mut().drain(|_| ());
-    }
-
-    /// Commands go to the device from now on, those that were kept first. Before, the device was told of the queue
-    /// (again): the rings are made as new here when they were used, so [`Self::reclaim`] comes first then, then
-    /// [`Self::reset_rings`], then the Create commands, then this.
-    pub fn start(&self) {
-        *self.state.borrow_mut() = QueueState::Running;
+        self.engine.borrow_mut().reclaim(reclaim);
     }
 
     /// Makes the rings as new, after [`Self::reclaim`] and before the device is told of them again.
     pub fn reset_rings(&self) {
-        self.pair.borrow_mut().restart();
+        if let Some(device) = &mut self.engine.borrow_mut().device {
+            device.pair.restart();
+        }
     }
 
-    /// Answers every command that is not on the device with `status`, and all that come from now on. Those on the
-    /// device are answered by it, or by [`Self::reclaim`].
+    /// Commands go to the device from now on, those that were kept first. After the device was told of the queue. For
+    /// a queue that was in use: [`Self::stop`], [`Self::reclaim`], [`Self::reset_rings`], the Create commands, this.
+    pub fn start(&self) {
+        self.engine.borrow_mut().start();
+    }
+
+    /// Answers every I/O that is not on the device with `status`, and all that come from now on. Those on the device
+    /// are answered by it, or by [`Self::reclaim`].
     pub fn fail(&self, status: Status) {
-        *self.state.borrow_mut() = QueueState::Failed(status);
+        self.engine.borrow_mut().fail(status);
     }
 
     /// Takes a function in place of the one before, or the same one with other options: makes the queue's memory and the
-    /// registrations anew. Stopped, reclaimed and released. The commands that were kept stay. Blocks.
+    /// registrations anew. Stopped and reclaimed. The I/Os that were kept stay. Blocks.
     ///
     /// # Errors
     /// When memory can't be had or mapped; the queue has no function then, as after [`Self::release`].
     pub fn rebuild(&self, function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<(), DmaError> {
-        *self.pair.borrow_mut() = QueuePair::new(function, options.id, options.depth, options.stride_bytes)?;
-        Ok(())
+        self.engine.borrow_mut().rebuild(function, options)
     }
 
     /// Lets go of the function and of all memory that was made or mapped for it: the device is gone, or is being given
-    /// up. Stopped and reclaimed. Commands go on being kept, or failed; [`Self::rebuild`] comes before [`Self::start`].
-    pub fn release(&self) {}
+    /// up. Stopped and reclaimed. I/Os go on being kept, or failed; [`Self::rebuild`] comes before [`Self::start`].
+    pub fn release(&self) {
+        self.engine.borrow_mut().release();
+    }
 
     /// In place of [`Self::reclaim`] and [`Self::release`], when nothing could say that the device does no DMA any more:
-    /// what it may reach (rings, PRP lists, registrations, the buffers of the commands that it has) is never given
-    /// back, on purpose. Commands are answered with `status`, reads without their buffers.
+    /// what it may reach (rings, lists, registrations, the data of the commands that it has) is never given back, on
+    /// purpose. Its commands are answered with `status`, without their data; I/Os that it has nothing of are kept.
     pub fn leak(&self, status: Status) {
-        let _ = status;
+        self.engine.borrow_mut().leak(status);
     }
 
     /// The command that has been on the device for the longest: its identifier, and since when.
     #[must_use]
     pub fn oldest(&self) -> Option<(u16, Instant)> {
-        self.pair.borrow().oldest()
+        self.engine.borrow().device.as_ref()?.pair.oldest()
     }
 
     /// A command that the device is to be asked to abort (Abort, SQID [`QueueAddresses::id`], this CID), because it
     /// was submitted before `before`, or because its submitter gave it up; each is named once.
     #[must_use]
     pub fn abort_candidate(&self, before: Instant) -> Option<u16> {
-        let _ = before;
-        None
+        self.engine.borrow_mut().abort_candidate(before)
     }
 
     /// Commands that the device has.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.pair.borrow().outstanding()
+        self.engine.borrow().on_device()
     }
 
-    /// Counts of the queue pair.
+    /// Counts since it was made.
     #[must_use]
-    pub fn statistics(&self) -> QueueStatistics {
-        self.pair.borrow().statistics()
+    pub fn statistics(&self) -> IoQueueStatistics {
+        let engine = self.engine.borrow();
+        IoQueueStatistics {
+            queue: engine.queue_statistics(),
+            retried: engine.ledger.retried,
+            accepted: engine.ledger.requests.len(),
+            orphans: engine.ledger.orphans(),
+        }
+    }
+
+    /// The engine, for the channels.
+    pub(super) fn engine(&self) -> &RefCell<Engine> {
+        &self.engine
+    }
+}
+
+impl Drop for IoQueue {
+    /// What the device still has stays in memory for ever, with all that it may write to.
+    fn drop(&mut self) {
+        let engine = self.engine.get_mut();
+        if engine.on_device() > 0 {
+            engine.leak(Status::ABORTED_SQ_DELETION);
+        }
+    }
+}
+
+impl std::fmt::Debug for IoQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IoQueue").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+/// Takes a queue's turn for what has no channel that would: commands whose channel was dropped.
+struct QueuePoller {
+    queue: Weak<IoQueue>,
+}
+
+impl Poller for QueuePoller {
+    fn name(&self) -> &'static str {
+        "nvme queue"
+    }
+
+    fn poll(&mut self) -> Turn {
+        let Some(queue) = self.queue.upgrade() else { return Turn::Idle };
+        let mut engine = queue.engine.borrow_mut();
+        if engine.ledger.orphans() == 0 {
+            return Turn::Idle;
+        }
+        let before = engine.ledger.orphans();
+        engine.turn(&mut None);
+        match before.saturating_sub(engine.ledger.orphans()) {
+            0 => Turn::KeepPolling,
+            // At most as many as there are requests.
+            count => Turn::Worked(count as u32),
+        }
     }
 }

@@ -7,21 +7,34 @@
 //! controller can't do DMA any more, and each command that was taken is answered exactly once, whatever becomes of the
 //! controller. `docs/nvme-driver.md` has the state machine, the timeouts and the memory rules.
 
-pub mod command_id;
+mod channel;
+mod command_id;
 mod controller;
+mod data_pointer;
+mod engine;
 mod error;
 mod events;
 pub mod io_queue;
+mod launch;
+mod leak;
+mod ledger;
 mod lifecycle;
 mod namespaces;
 mod options;
 pub mod queue_pair;
+mod reach;
+mod request;
 pub mod shadow;
+pub mod shape;
+mod slab;
+mod split;
 mod statistics;
 
+pub use channel::NamespaceChannel;
 pub use controller::{AdminBuffer, Controller, ControllerIdentity};
 pub use error::DriverError;
 pub use events::{ControllerEvent, Listener, SmartWarning};
+pub use ledger::{RawCompletion, RawIo};
 pub use lifecycle::State;
 pub use namespaces::{Metadata, NamespaceFeatures, NamespaceInfo, Protection};
 pub use options::ControllerOptions;

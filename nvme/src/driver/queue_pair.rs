@@ -14,6 +14,7 @@ use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::command_id::{CommandIds, MAX_SLOTS};
+use super::leak::Leaky;
 use super::shadow::{ShadowDoorbell, ShadowDoorbells};
 use crate::function::{DmaError, DmaMemory, Function};
 use crate::{Command, Completion};
@@ -66,8 +67,8 @@ pub struct QueuePair<T> {
     function: Arc<dyn Function>,
     id: u16,
     depth: u16,
-    submission: DmaMemory,
-    completion: DmaMemory,
+    submission: Leaky<DmaMemory>,
+    completion: Leaky<DmaMemory>,
     submission_doorbell: usize,
     completion_doorbell: usize,
     shadows: Option<(ShadowDoorbell, ShadowDoorbell)>,
@@ -102,8 +103,8 @@ impl<T> QueuePair<T> {
         let ids = CommandIds::new(slots);
         let doorbell = |index: usize| DOORBELLS + index * stride_bytes;
         Ok(Self {
-            submission: function.allocate(usize::from(depth) * SUBMISSION_BYTES)?,
-            completion: function.allocate(usize::from(depth) * COMPLETION_BYTES)?,
+            submission: Leaky::new(function.allocate(usize::from(depth) * SUBMISSION_BYTES)?),
+            completion: Leaky::new(function.allocate(usize::from(depth) * COMPLETION_BYTES)?),
             submission_doorbell: doorbell(2 * usize::from(id)),
             completion_doorbell: doorbell(2 * usize::from(id) + 1),
             function,
@@ -359,6 +360,16 @@ impl<T> QueuePair<T> {
     #[inline]
     fn after(&self, index: u16) -> u16 {
         if index + 1 == self.depth { 0 } else { index + 1 }
+    }
+}
+
+impl<T> Drop for QueuePair<T> {
+    /// Rings that the device may still use are left behind.
+    fn drop(&mut self) {
+        if self.outstanding() > 0 {
+            self.submission.leak();
+            self.completion.leak();
+        }
     }
 }
 

@@ -1,0 +1,414 @@
+//! The inside of an I/O queue: what was accepted becomes commands, what the device answers becomes completions.
+//!
+//! Owns the queue pair, the lists of its slots, the registered memory and the ledger. Invariant: data, lists and the
+//! ring that a command on the device points to are kept as they are until the device has answered the command, or can't
+//! reach memory any more ([`Engine::reclaim`]); when it is over before, they are left behind ([`Engine::leak`]).
+//! One a reactor and controller; `io_queue` wraps it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sledge_reactor::time::{self, Instant};
+
+use super::data_pointer::{Lists, PAGE_BYTES};
+use super::io_queue::{IoQueueOptions, QueueState, Reclaim};
+use super::launch::{Obstacle, take_memory};
+use super::leak::Leaky;
+use super::ledger::{Cause, Ledger, Out, RawIo};
+use super::queue_pair::{QueuePair, QueueStatistics};
+use super::reach::Reach;
+use super::request::{Part, Waits};
+use super::split::{self, Role};
+use crate::function::{DmaError, DmaMemory, Function};
+use crate::io::{IoCommand, IoCompletion, Operation, Submitted};
+use crate::{Completion, Status};
+
+/// How long an I/O waits for memory before it is refused, to be retried. Well below the 30 s after which Linux hosts
+/// give a command up.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+/// The status of an I/O that is refused for want of room or patience: the host retries it (Base 3.3.3.2.1.1).
+pub const BUSY: Status = Status::COMMAND_INTERRUPTED;
+
+/// Whose a command on the device is.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    pub part: Part,
+    /// Whether the control path was asked to abort it.
+    pub named: bool,
+}
+
+/// How far an I/O was issued.
+enum Issued {
+    /// As far as it ever will be.
+    All,
+    /// More is to be issued when there is this.
+    Until(Waits),
+}
+
+/// What an I/O queue has of its device: all memory that the device may reach but the data itself.
+#[derive(Debug)]
+pub struct Device {
+    pub pair: QueuePair<Context>,
+    pub lists: Lists,
+    pub reach: Reach,
+    /// A page of zeroes, and one that nobody reads.
+    pub spare: DmaMemory,
+    pub sgl: bool,
+}
+
+impl Device {
+    /// Makes and registers the memory of a queue. Blocks.
+    ///
+    /// # Errors
+    /// When memory can't be had or mapped.
+    pub fn new(function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<Self, DmaError> {
+        let reach = Reach::of_current_reactor(&*function)?;
+        let spare = function.allocate(2 * PAGE_BYTES)?;
+        let pair = QueuePair::new(function.clone(), options.id, options.depth, options.stride_bytes)?;
+        let lists = Lists::new(&*function, pair.slots())?;
+        Ok(Self { pair, lists, reach, spare, sgl: options.sgl })
+    }
+}
+
+/// One reactor's I/O queue.
+#[derive(Debug)]
+pub struct Engine {
+    /// Absent while the device is gone or given up.
+    pub device: Option<Leaky<Device>>,
+    pub ledger: Ledger,
+    pub state: QueueState,
+}
+
+impl Engine {
+    pub fn new(device: Device, ledger: Ledger) -> Self {
+        Self { device: Some(Leaky::new(device)), ledger, state: QueueState::Stopped }
+    }
+
+    /// Commands that the device has.
+    #[inline]
+    pub fn on_device(&self) -> usize {
+        self.device.as_ref().map_or(0, |device| device.pair.outstanding())
+    }
+
+    /// Counts of the queue pair, and of those before it.
+    pub fn queue_statistics(&self) -> QueueStatistics {
+        self.device.as_ref().map_or(QueueStatistics::default(), |device| device.pair.statistics())
+    }
+
+    /// Slots for commands that could go to the device.
+    #[inline]
+    fn free(&self) -> usize {
+        self.device.as_ref().map_or(0, |device| device.pair.free())
+    }
+
+    /// Takes an I/O of a channel.
+    #[inline]
+    pub fn submit(&mut self, channel: u32, io: IoCommand) -> Submitted {
+        let Some(shape) = self.ledger.channels.get(channel).map(|channel| &channel.shape) else {
+            return Submitted::Done(io.complete(Status::INTERNAL_ERROR));
+        };
+        if let Err(status) = split::check(&io, shape) {
+            return Submitted::Done(io.complete(status));
+        }
+        if io.operation == Operation::Flush && !shape.volatile_cache {
+            // What has completed is durable.
+            return Submitted::Done(io.complete(Status::SUCCESS));
+        }
+        if let QueueState::Failed(status) = self.state {
+            return Submitted::Done(io.complete(status));
+        }
+        match self.ledger.accept(channel, io, time::now()) {
+            Ok(index) => {
+                self.begin(index);
+                Submitted::Pending
+            }
+            Err(io) => Submitted::Done(io.complete(BUSY)),
+        }
+    }
+
+    /// Takes a command of a channel that is ready but for identifier and pointers.
+    pub fn submit_raw(&mut self, channel: u32, raw: RawIo) {
+        let refused = match self.state {
+            QueueState::Failed(status) => Some(status),
+            QueueState::Running | QueueState::Stopped => None,
+        };
+        if let Some(index) = self.ledger.accept_raw(channel, raw, refused, time::now()) {
+            self.begin(index);
+        }
+    }
+
+    /// Issues an accepted I/O as far as that goes now.
+    #[inline]
+    fn begin(&mut self, index: u32) {
+        if self.state != QueueState::Running || !self.ledger.waiting.is_empty() {
+            self.ledger.wait(index, Waits::Slot);
+            return;
+        }
+        let mut memory = self.ledger.hungry.is_empty();
+        if let Issued::Until(waits) = self.issue(index, &mut memory, &mut None) {
+            self.ledger.wait(index, waits);
+        }
+    }
+
+    /// One turn: takes what the device has answered, issues what waits, and rings.
+    #[inline]
+    pub fn turn(&mut self, out: &mut Out<'_>) {
+        self.reap(out);
+        if !(self.ledger.waiting.is_empty() && self.ledger.hungry.is_empty() && self.ledger.resume.is_empty())
+        {
+            self.pump(out);
+        }
+        if let Some(device) = &mut self.device {
+            device.pair.ring();
+        }
+    }
+
+    /// Moves what has ended of a channel.
+    #[inline]
+    pub fn collect(&mut self, channel: u32, done: &mut Vec<IoCompletion>) {
+        if let Some(channel) = self.ledger.channels.get_mut(channel)
+            && !channel.done.is_empty()
+        {
+            done.append(&mut channel.done);
+        }
+    }
+
+    #[inline]
+    fn reap(&mut self, out: &mut Out<'_>) {
+        let Some(device) = &mut self.device else { return };
+        let ledger = &mut self.ledger;
+        let now = time::now();
+        device.pair.reap(usize::MAX, |context, completion| {
+            ledger.part_ended(context.part, &completion, Cause::Device, now, out);
+        });
+    }
+
+    /// Issues what waits, as far as that goes.
+    fn pump(&mut self, out: &mut Out<'_>) {
+        if self.state != QueueState::Running {
+            return;
+        }
+        self.pump_resume(out);
+        let mut memory = true;
+        for _ in 0..self.ledger.hungry.len() {
+            if self.free() == 0 || !memory {
+                break;
+            }
+            if let Some(index) = self.ledger.hungry.pop_front() {
+                self.advance(index, &mut memory, out);
+            }
+        }
+        memory &= self.ledger.hungry.is_empty();
+        for _ in 0..self.ledger.waiting.len() {
+            if self.free() == 0 {
+                break;
+            }
+            let Some(index) = self.ledger.waiting.pop_front() else { break };
+            self.advance(index, &mut memory, out);
+            if self.ledger.waiting.front() == Some(&index) {
+                // A pair that needs two slots.
+                break;
+            }
+        }
+    }
+
+    /// Goes on with a request that was just taken out of a list; puts it back at the front of the list that it is to
+    /// wait in.
+    fn advance(&mut self, index: u32, memory: &mut bool, out: &mut Out<'_>) {
+        let Some(request) = self.ledger.requests.get_mut(index) else { return };
+        let was = std::mem::replace(&mut request.waits, Waits::No);
+        let waited_out = time::now() - request.since > MAX_WAIT;
+        match self.issue(index, memory, out) {
+            Issued::All => {}
+            Issued::Until(Waits::Memory) if waited_out => self.ledger.fail(index, BUSY, out),
+            Issued::Until(waits) => {
+                let list =
+                    if waits == Waits::Memory { &mut self.ledger.hungry } else { &mut self.ledger.waiting };
+                if was == waits {
+                    list.push_front(index)
+                } else {
+                    list.push_back(index)
+                }
+                if let Some(request) = self.ledger.requests.get_mut(index) {
+                    if was != waits {
+                        request.since = time::now();
+                    }
+                    request.waits = waits;
+                }
+            }
+        }
+    }
+
+    /// Tries again what is due.
+    fn pump_resume(&mut self, out: &mut Out<'_>) {
+        let now = time::now();
+        for _ in 0..self.ledger.resume.len() {
+            let Some(resume) = self.ledger.resume.pop_front() else { break };
+            let part = resume.part;
+            let needed = if part.role == Role::Single { 1 } else { 2 };
+            if resume.not_before > now || self.free() < needed {
+                self.ledger.resume.push_back(resume);
+                continue;
+            }
+            let Some(request) = self.ledger.requests.get_mut(part.request) else { continue };
+            request.resuming -= 1;
+            match self.launch(part, true) {
+                Ok(()) => {}
+                Err(Obstacle::Memory) => {
+                    if let Some(request) = self.ledger.requests.get_mut(part.request) {
+                        request.resuming += 1;
+                    }
+                    self.ledger.resume.push_back(resume);
+                }
+                Err(Obstacle::Never(status)) => self.ledger.fail(part.request, status, out),
+            }
+        }
+    }
+
+    /// Issues as much of a request as possible now. `memory` is whether it may take memory; it becomes false when the
+    /// pool is dry.
+    #[inline]
+    fn issue(&mut self, index: u32, memory: &mut bool, out: &mut Out<'_>) -> Issued {
+        loop {
+            let free = self.free();
+            let Some(request) = self.ledger.requests.get_mut(index) else { return Issued::All };
+            if !request.goes_on() {
+                if request.is_over() {
+                    self.ledger.finish(index, out);
+                }
+                return Issued::All;
+            }
+            let Some(channel) = self.ledger.channels.get(request.channel) else { return Issued::All };
+            let role = match request.io.operation {
+                Operation::CompareAndWrite => Role::FusedCompare,
+                _ => Role::Single,
+            };
+            if free < if role == Role::Single { 1 } else { 2 } {
+                return Issued::Until(Waits::Slot);
+            }
+            let shape = &channel.shape;
+            let block_bytes = shape.geometry.block_bytes;
+            if request.io.operation == Operation::Read && request.io.data.is_empty() {
+                let bytes = request.io.blocks as usize * block_bytes as usize;
+                match take_memory(bytes, memory) {
+                    Ok(Some(data)) => request.io.data = data,
+                    Ok(None) => return Issued::Until(Waits::Memory),
+                    Err(status) => {
+                        self.ledger.fail(index, status, out);
+                        return Issued::All;
+                    }
+                }
+            }
+            let slba = request.io.slba + u64::from(request.issued);
+            let left = request.blocks() - request.issued;
+            let part = Part {
+                slba,
+                request: index,
+                blocks: split::part_blocks(request.io.operation, shape, slba, left),
+                // Data is at most `MAX_SEGMENTS` largest buffers; what has none may be longer, and never looks here.
+                offset: request.issued.wrapping_mul(block_bytes),
+                role,
+                retries: 0,
+            };
+            match self.launch(part, *memory) {
+                Ok(()) => {
+                    if let Some(request) = self.ledger.requests.get_mut(index) {
+                        request.issued += part.blocks;
+                    }
+                }
+                Err(Obstacle::Memory) => {
+                    *memory = false;
+                    return Issued::Until(Waits::Memory);
+                }
+                Err(Obstacle::Never(status)) => {
+                    self.ledger.fail(index, status, out);
+                    return Issued::All;
+                }
+            }
+        }
+    }
+
+    /// Takes all commands back from the device, which can't work on them or reach memory any more.
+    pub fn reclaim(&mut self, reclaim: Reclaim) {
+        let now = time::now();
+        let (status, cause) = match reclaim {
+            Reclaim::Retry => (Status::ABORTED_SQ_DELETION, Cause::Reclaimed),
+            Reclaim::Fail(status) => (status, Cause::Final),
+        };
+        let answer = Completion::new(0, status);
+        let ledger = &mut self.ledger;
+        if let Some(device) = &mut self.device {
+            device.pair.drain(|context| ledger.part_ended(context.part, &answer, cause, now, &mut None));
+        }
+    }
+
+    /// Makes or registers all memory anew, for another function or with other options.
+    ///
+    /// # Errors
+    /// When memory can't be had or mapped.
+    pub fn rebuild(&mut self, function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<(), DmaError> {
+        self.release();
+        self.device = Some(Leaky::new(Device::new(function, options)?));
+        Ok(())
+    }
+
+    /// Gives back all memory that was made or registered; leaves it behind instead if the device has commands.
+    pub fn release(&mut self) {
+        if self.on_device() > 0 {
+            debug_assert!(false, "reclaim comes before release");
+            self.leak(Status::ABORTED_SQ_DELETION);
+        }
+        self.state = if self.state == QueueState::Running { QueueState::Stopped } else { self.state };
+        self.device = None;
+    }
+
+    /// Leaves all that the device may reach behind, for ever, and answers what it has with `status`.
+    pub fn leak(&mut self, status: Status) {
+        self.state = if self.state == QueueState::Running { QueueState::Stopped } else { self.state };
+        let Some(mut device) = self.device.take() else { return };
+        let (now, answer) = (time::now(), Completion::new(0, status));
+        let ledger = &mut self.ledger;
+        device.pair.drain(|context| {
+            ledger.leave_data(context.part.request);
+            ledger.part_ended(context.part, &answer, Cause::Final, now, &mut None);
+        });
+        device.leak();
+    }
+
+    /// Commands go to the device from now on.
+    pub fn start(&mut self) {
+        if self.device.is_none() {
+            debug_assert!(false, "a queue without a device is rebuilt before it starts");
+            return;
+        };
+        self.state = QueueState::Running;
+        self.turn(&mut None);
+    }
+
+    /// Answers what is not on the device, and all that comes.
+    pub fn fail(&mut self, status: Status) {
+        self.state = QueueState::Failed(status);
+        self.ledger.fail_all(status);
+    }
+
+    /// Gives up a channel's I/O. True: it will never touch the device.
+    pub fn abort(&mut self, channel: u32, token: u64) -> bool {
+        let found = self.ledger.find(channel, token);
+        found.is_some_and(|index| self.ledger.give_up(index, Status::ABORTED_BY_REQUEST))
+    }
+
+    /// See `IoQueue::abort_candidate`.
+    pub fn abort_candidate(&mut self, before: Instant) -> Option<u16> {
+        let pair = &mut self.device.as_mut()?.pair;
+        let requests = &self.ledger.requests;
+        let given_up = |part: &Part| requests.get(part.request).is_some_and(|request| request.given_up);
+        let (cid, _, _) = pair
+            .under_way()
+            .filter(|(_, since, context)| !context.named && (*since < before || given_up(&context.part)))
+            .min_by_key(|(_, since, _)| *since)?;
+        if let Some(context) = pair.context_mut(cid) {
+            context.named = true;
+        }
+        Some(cid)
+    }
+}
