@@ -11,7 +11,7 @@ use crate::limit::Core;
 /// Options of `compare`.
 #[derive(Clone, Debug, Args)]
 pub struct CompareOptions {
-    /// A target, as nvme-tcp://ADDRESS:PORT/NQN?nsid=N&hdgst&ddgst or as the path of a file, or limit.
+    /// A target, as nvme-tcp://ADDRESS:PORT/NQN?nsid=N&hdgst&ddgst or as the path of a file, or limit (or limit?own-buffers).
     pub a: Side,
     /// What it is compared with: the same again.
     pub b: Side,
@@ -101,7 +101,10 @@ pub enum Wait {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Side {
     /// What the sockets alone can do.
-    Limit,
+    Limit {
+        /// Each I/O sends from memory of its own.
+        own_buffers: bool,
+    },
     /// A target.
     Target(Target),
 }
@@ -176,7 +179,8 @@ impl std::str::FromStr for Side {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "limit" => Ok(Self::Limit),
+            "limit" => Ok(Self::Limit { own_buffers: false }),
+            "limit?own-buffers" => Ok(Self::Limit { own_buffers: true }),
             name => name.parse().map(Self::Target).map_err(|error| format!("{error}")),
         }
     }
@@ -185,7 +189,8 @@ impl std::str::FromStr for Side {
 impl std::fmt::Display for Side {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Limit => f.write_str("limit"),
+            Self::Limit { own_buffers: false } => f.write_str("limit"),
+            Self::Limit { own_buffers: true } => f.write_str("limit?own-buffers"),
             Self::Target(target) => write!(f, "{target}"),
         }
     }

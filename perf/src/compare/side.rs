@@ -54,7 +54,7 @@ impl Player {
         options: &CompareOptions,
     ) -> Result<Self, SideError> {
         let mut arguments = match side {
-            Side::Limit => limit_arguments(other, load, options)?,
+            Side::Limit { own_buffers } => limit_arguments(*own_buffers, other, load, options)?,
             Side::Target(target) => host_arguments(target, load, options)?,
         };
         let mut put = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
@@ -74,7 +74,7 @@ impl Player {
         }
         let start = match (start, side) {
             (None, _) => None,
-            (Some(_), Side::Limit) => {
+            (Some(_), Side::Limit { .. }) => {
                 return Err(SideError::Options("the limit needs no command to start it".into()));
             }
             (Some(line), Side::Target(Target::NvmeTcp(target))) => {
@@ -110,7 +110,12 @@ impl Player {
     }
 }
 
-fn limit_arguments(other: &Side, load: &Load, options: &CompareOptions) -> Result<Vec<String>, SideError> {
+fn limit_arguments(
+    own_buffers: bool,
+    other: &Side,
+    load: &Load,
+    options: &CompareOptions,
+) -> Result<Vec<String>, SideError> {
     let client = match &options.cores {
         HostCores::Any => "any".to_owned(),
         HostCores::List(list) if list.count() == 1 => list.to_string(),
@@ -124,6 +129,9 @@ fn limit_arguments(other: &Side, load: &Load, options: &CompareOptions) -> Resul
     };
     let mut words: Vec<String> =
         ["limit", "--json", "--server-core", &server, "--client-core", &client].map(str::to_owned).into();
+    if own_buffers {
+        words.push("--own-buffers".to_owned());
+    }
     if let Some(queues) = load.queues {
         words.extend(["--connections".to_owned(), queues.to_string()]);
     }

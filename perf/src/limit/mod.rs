@@ -48,6 +48,8 @@ pub enum LimitError {
 
 /// Most bytes of one I/O.
 const MAX_BYTES: u64 = 16 << 20;
+/// Most bytes of data buffers.
+const MAX_MEMORY: u64 = 1 << 30;
 
 /// Measures the limit.
 ///
@@ -62,13 +64,19 @@ pub fn run(options: &LimitOptions) -> Result<LimitReport, LimitError> {
     if options.rw.trims() {
         return Err(LimitError::Options("deallocation moves no data: it has no limit here".into()));
     }
-    let shape = Shape::new(Load {
+    let load = Load {
         bytes: options.bs as usize,
         in_capsule: options.in_capsule as usize,
         host_data: options.max_h2c_data as usize,
         header_digest: options.header_digest,
         data_digest: options.data_digest,
-    });
+    };
+    let buffers =
+        if options.own_buffers { usize::from(options.iodepth) * usize::from(options.connections) } else { 1 };
+    if options.bs.saturating_mul(buffers as u64) > MAX_MEMORY {
+        return Err(LimitError::Options("--own-buffers of this depth and size take over 1 GiB".into()));
+    }
+    let shape = Shape::new(load, buffers);
     let receive_bytes = options.receive_buffer as usize;
     let yielding = options.server_core == Core::Any || options.server_core == options.client_core;
     let plan = Plan {

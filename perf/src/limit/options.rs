@@ -63,6 +63,9 @@ pub struct LimitOptions {
     /// end reads it.
     #[arg(long, default_value = "768k", value_parser = parse_size)]
     pub send_most: u64,
+    /// Each I/O outstanding sends data from memory of its own, as real hosts and devices do, and not all from the same.
+    #[arg(long)]
+    pub own_buffers: bool,
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,

@@ -67,15 +67,18 @@ struct Template {
 pub struct Shape {
     templates: [Template; KINDS.len()],
     lengths: [usize; KINDS.len()],
-    /// Zeros for every PDU that carries data.
+    /// Zeros for PDUs that carry data: as many buffers as there are.
     data: Vec<u8>,
+    /// Bytes of one buffer.
+    longest: usize,
+    buffers: usize,
     /// H2CData PDUs before the last one of a write; none when its data travels in the capsule.
     host_pieces: Option<usize>,
 }
 
 impl Shape {
-    /// The PDUs of this load.
-    pub fn new(load: Load) -> Self {
+    /// The PDUs of this load, with data from so many buffers in turn.
+    pub fn new(load: Load, buffers: usize) -> Self {
         let in_capsule = load.bytes <= load.in_capsule;
         let host_pieces = (load.bytes - 1) / load.host_data;
         let data = |bytes: usize| bytes + if load.data_digest { DIGEST_BYTES } else { 0 };
@@ -96,7 +99,11 @@ impl Shape {
         let templates = KINDS.map(template);
         let lengths = std::array::from_fn(|kind| templates[kind].header + templates[kind].body);
         let longest = templates.iter().map(|template| template.body).max().unwrap_or(0);
-        Self { templates, lengths, data: vec![0; longest], host_pieces: (!in_capsule).then_some(host_pieces) }
+        // Filled, so that each page is memory of its own and not the system's one page of zeros.
+        let mut data = vec![1; longest * buffers];
+        data.fill(0);
+        let host_pieces = (!in_capsule).then_some(host_pieces);
+        Self { templates, lengths, data, longest, buffers, host_pieces }
     }
 
     /// Bytes of one PDU of this kind.
@@ -110,11 +117,11 @@ impl Shape {
     }
 
     /// Appends the slices of `count` PDUs of one kind, without the first `skip` bytes of the first of them, until
-    /// there are `most` slices. Returns the bytes that were appended.
+    /// there are `most` slices. `first` is the number of the first among all PDUs. Returns the bytes that were appended.
     pub fn slices<'a>(
         &'a self,
         kind: Kind,
-        count: usize,
+        (first, count): (usize, usize),
         mut skip: usize,
         slices: &mut Vec<IoSlice<'a>>,
         most: usize,
@@ -137,14 +144,15 @@ impl Shape {
             }
             return bytes;
         }
-        for _ in 0..count {
+        for number in first..first + count {
             if skip < *header {
                 add(&headers[skip..]);
                 skip = 0;
             } else {
                 skip -= header;
             }
-            if !add(&self.data[skip..*body]) {
+            let buffer = &self.data[number % self.buffers * self.longest..];
+            if !add(&buffer[skip..*body]) {
                 break;
             }
             skip = 0;
@@ -199,35 +207,35 @@ mod tests {
     // Without it the bound could move other bytes than NVMe/TCP does, and every ratio to it be wrong.
     #[test]
     fn lengths_are_those_of_the_protocol() {
-        let small = Shape::new(LOAD);
+        let small = Shape::new(LOAD, 1);
         assert_eq!(small.length(Kind::Read), 72);
         assert_eq!(small.length(Kind::Write), 72 + 4096);
         assert_eq!(small.length(Kind::Data), 24 + 4096);
         assert_eq!(small.length(Kind::Response), 24);
         assert_eq!(small.host_pieces(), None);
-        let digests = Shape::new(Load { header_digest: true, data_digest: true, ..LOAD });
+        let digests = Shape::new(Load { header_digest: true, data_digest: true, ..LOAD }, 1);
         assert_eq!(digests.length(Kind::Read), 76);
         assert_eq!(digests.length(Kind::Write), 76 + 4100);
         assert_eq!(digests.length(Kind::Data), 28 + 4100);
-        let large = Shape::new(Load { bytes: 300_000, ..LOAD });
+        let large = Shape::new(Load { bytes: 300_000, ..LOAD }, 1);
         assert_eq!(large.length(Kind::Write), 72);
         assert_eq!(large.length(Kind::Ready), 24);
         assert_eq!(large.host_pieces(), Some(2));
         assert_eq!(large.length(Kind::HostPiece), 24 + 131_072);
         assert_eq!(large.length(Kind::HostLast), 24 + 300_000 - 2 * 131_072);
-        assert_eq!(Shape::new(Load { bytes: 131_072, ..LOAD }).host_pieces(), Some(0));
+        assert_eq!(Shape::new(Load { bytes: 131_072, ..LOAD }, 1).host_pieces(), Some(0));
     }
 
     // Without it what is sent after a partial write could be shifted, or be counted wrong where PDUs are cut.
     #[test]
     fn any_cut_of_the_stream_gives_the_same_pdus() {
-        let shape = Shape::new(LOAD);
+        let shape = Shape::new(LOAD, 1);
         for kind in [Kind::Read, Kind::Write, Kind::Data, Kind::Response] {
             let length = shape.length(kind);
             for skip in [0, 1, 71, 72, 73, 4000].into_iter().filter(|skip| *skip < length) {
                 let mut slices = Vec::new();
                 // The rest of one PDU, then two whole ones.
-                let bytes = shape.slices(kind, 3, skip, &mut slices, 1024);
+                let bytes = shape.slices(kind, (0, 3), skip, &mut slices, 1024);
                 let flat: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
                 assert_eq!((bytes, flat.len()), (3 * length - skip, 3 * length - skip));
                 for cut in [1, 23, 500, flat.len()] {
@@ -246,12 +254,12 @@ mod tests {
     // Without it a call could pass more slices than the system takes, or a stream of something else be counted.
     #[test]
     fn slices_are_bounded_and_strangers_refused() {
-        let shape = Shape::new(LOAD);
+        let shape = Shape::new(LOAD, 1);
         let mut slices = Vec::new();
-        let bytes = shape.slices(Kind::Data, 5000, 0, &mut slices, 1024);
+        let bytes = shape.slices(Kind::Data, (0, 5000), 0, &mut slices, 1024);
         assert_eq!((slices.len(), bytes), (1024, 512 * 4120));
         slices.clear();
-        assert_eq!(shape.slices(Kind::Read, 5000, 5, &mut slices, 1024), 5000 * 72 - 5);
+        assert_eq!(shape.slices(Kind::Read, (0, 5000), 5, &mut slices, 1024), 5000 * 72 - 5);
         assert!(slices.len() <= 1024);
         assert_eq!(Scanner::default().scan(&[77], &shape, |_| ()), Err(Unknown(77)));
     }

@@ -28,6 +28,8 @@ pub struct Due {
     runs: VecDeque<(Kind, usize)>,
     /// Bytes of the first PDU that are gone already.
     gone: usize,
+    /// PDUs that are gone as a whole.
+    sent: usize,
 }
 
 /// One end of a connection. The socket is non-blocking and without delay (TCP_NODELAY).
@@ -47,7 +49,7 @@ impl Stream {
     pub fn new(socket: TcpStream, send_most: usize) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
-        let due = Due { runs: VecDeque::with_capacity(64), gone: 0 };
+        let due = Due { runs: VecDeque::with_capacity(64), gone: 0, sent: 0 };
         Ok(Self { socket, scanner: Scanner::default(), due, send_most })
     }
 
@@ -127,13 +129,15 @@ impl Due {
     fn slices<'a>(&self, most: usize, shape: &'a Shape, slices: &mut Vec<IoSlice<'a>>) -> usize {
         let mut bytes = 0;
         let mut skip = self.gone;
+        let mut first = self.sent;
         for (kind, count) in &self.runs {
             if slices.len() + 2 > MAX_SLICES || bytes >= most {
                 break;
             }
             let count = (*count).min((most - bytes).div_ceil(shape.length(*kind)));
-            bytes += shape.slices(*kind, count, skip, slices, MAX_SLICES);
+            bytes += shape.slices(*kind, (first, count), skip, slices, MAX_SLICES);
             skip = 0;
+            first = first.wrapping_add(count);
         }
         bytes
     }
@@ -145,6 +149,7 @@ impl Due {
             let length = shape.length(*kind);
             let whole = (self.gone / length).min(*count);
             self.gone -= whole * length;
+            self.sent = self.sent.wrapping_add(whole);
             *count -= whole;
             if *count > 0 {
                 break;
