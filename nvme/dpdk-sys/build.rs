@@ -23,27 +23,23 @@ mod bindings {
 
     /// All that is called.
     const FUNCTIONS: &[&str] = &[
+        "rte_eal_has_hugepages",
         "rte_eal_init",
         "rte_eal_iova_mode",
-        "rte_eal_process_type",
-        "rte_malloc_virt2iova",
-        "rte_memzone_free",
-        "rte_memzone_reserve_aligned",
-        "rte_mem_virt2iova",
         "rte_mem_virt2memseg",
+        "rte_memseg_list_walk",
         "rte_strerror",
         "rte_version",
         "rte_vfio_container_dma_map",
         "rte_vfio_container_dma_unmap",
         "rte_vfio_is_enabled",
-        "rte_vfio_noiommu_is_enabled",
         "rte_vfio_release_device",
         "rte_vfio_setup_device",
-        "sledge_rte_errno",
+        "rte_zmalloc_socket",
+        "sledge_.*",
     ];
-    const TYPES: &[&str] =
-        &["rte_iova_mode", "rte_proc_type_t", "rte_memzone", "rte_memseg", "vfio_device_info"];
-    const CONSTANTS: &[&str] = &["RTE_MEMZONE_.*", "RTE_VFIO_DEFAULT_CONTAINER_FD", "RTE_BAD_IOVA"];
+    const TYPES: &[&str] = &["rte_iova_mode", "rte_memseg", "rte_memseg_list", "vfio_device_info"];
+    const CONSTANTS: &[&str] = &["RTE_VFIO_DEFAULT_CONTAINER_FD"];
 
     pub fn generate() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={HEADER}");

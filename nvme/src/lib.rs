@@ -17,6 +17,8 @@ mod wire;
 pub mod async_event;
 pub mod command;
 pub mod completion;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod driver;
 pub mod fabrics;
 pub mod feature;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sledge_reactor::memory::map_anonymous;
 
 use super::address_space::PAGE;
+use super::pci_function::Memory;
 use super::reach::Reach;
 use crate::function::{DmaError, DmaMemory, Registration};
 
@@ -71,9 +72,10 @@ impl Arena {
     pub(super) fn new(reach: Reach) -> Arena {
         Arena { reach, chunks: Mutex::new(Vec::new()) }
     }
+}
 
-    /// Zeroed memory of at least `bytes` bytes.
-    pub(super) fn allocate(&self, bytes: usize) -> Result<DmaMemory, DmaError> {
+impl Memory for Arena {
+    fn allocate(&self, bytes: usize) -> Result<DmaMemory, DmaError> {
         let too_much = || DmaError::Memory { bytes, source: io::Error::from_raw_os_error(libc::EOVERFLOW) };
         let count = bytes
             .max(1)
@@ -103,6 +105,13 @@ impl Arena {
         Ok(unsafe { DmaMemory::new(start, count * PAGE, device_address, keep) })
     }
 
+    unsafe fn register(&self, start: NonNull<u8>, bytes: usize) -> Result<Registration, DmaError> {
+        // SAFETY: the caller's promise is the one that is asked for.
+        unsafe { self.reach.register(start, bytes) }
+    }
+}
+
+impl Arena {
     fn chunk(&self, bytes: usize) -> Result<Chunk, DmaError> {
         let failed = |source| DmaError::Memory { bytes, source };
         let access = libc::PROT_READ | libc::PROT_WRITE;

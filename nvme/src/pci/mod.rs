@@ -13,6 +13,8 @@ mod binding;
 mod bus_error;
 mod config_space;
 mod device;
+#[cfg(feature = "dpdk")]
+mod dpdk;
 mod hotplug;
 pub mod hugepages;
 mod iova;
@@ -50,6 +52,8 @@ pub enum EnvironmentKind {
     UioPciGeneric,
     /// VFIO without an IOMMU: nothing guards memory. Only when asked for by name.
     VfioNoIommu,
+    /// DPDK: its EAL's memory and its VFIO container. In programs built with the feature `dpdk`.
+    Dpdk,
 }
 
 impl EnvironmentKind {
@@ -57,7 +61,7 @@ impl EnvironmentKind {
     #[must_use]
     pub fn driver(self) -> &'static str {
         match self {
-            EnvironmentKind::Vfio | EnvironmentKind::VfioNoIommu => VFIO_PCI,
+            EnvironmentKind::Vfio | EnvironmentKind::VfioNoIommu | EnvironmentKind::Dpdk => VFIO_PCI,
             EnvironmentKind::UioPciGeneric => UIO_PCI_GENERIC,
         }
     }
@@ -69,13 +73,14 @@ impl fmt::Display for EnvironmentKind {
             EnvironmentKind::Vfio => "vfio",
             EnvironmentKind::UioPciGeneric => "uio_pci_generic",
             EnvironmentKind::VfioNoIommu => "vfio-noiommu",
+            EnvironmentKind::Dpdk => "dpdk",
         })
     }
 }
 
 /// A name is none of an environment's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no environment; there are vfio, uio_pci_generic and vfio-noiommu")]
+#[error("{0:?} is no environment; there are vfio, uio_pci_generic, vfio-noiommu and dpdk")]
 pub struct NoEnvironment(String);
 
 impl FromStr for EnvironmentKind {
@@ -86,6 +91,7 @@ impl FromStr for EnvironmentKind {
             "vfio" => Ok(EnvironmentKind::Vfio),
             "uio_pci_generic" => Ok(EnvironmentKind::UioPciGeneric),
             "vfio-noiommu" => Ok(EnvironmentKind::VfioNoIommu),
+            "dpdk" => Ok(EnvironmentKind::Dpdk),
             other => Err(NoEnvironment(other.to_owned())),
         }
     }
@@ -125,6 +131,10 @@ pub fn open_on(
         EnvironmentKind::Vfio => vfio::open(system, address)?,
         EnvironmentKind::UioPciGeneric => uio::open(system, address)?,
         EnvironmentKind::VfioNoIommu => vfio::open_unguarded(system, address)?,
+        #[cfg(feature = "dpdk")]
+        EnvironmentKind::Dpdk => dpdk::open(system, address)?,
+        #[cfg(not(feature = "dpdk"))]
+        EnvironmentKind::Dpdk => return Err(OpenError::NoDpdk),
     };
     Ok(Arc::new(function))
 }

@@ -65,6 +65,14 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+    /// DPDK would not start.
+    #[cfg(feature = "dpdk")]
+    #[error(transparent)]
+    Dpdk(#[from] crate::dpdk::EalError),
+    /// This program has no DPDK.
+    #[cfg(not(feature = "dpdk"))]
+    #[error("this program was built without DPDK; build it with `--features dpdk`")]
+    NoDpdk,
     /// A file of the kernel's.
     #[error(transparent)]
     File(#[from] FileError),

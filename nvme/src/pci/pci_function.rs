@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::arena::Arena;
 use super::config_space::ConfigSpace;
-use super::reach::Reach;
 use super::window::Window;
 use crate::function::{DmaError, DmaMemory, Function, Presence, Registration};
 
@@ -25,6 +23,18 @@ pub(super) trait Control: Send + Sync {
     fn leaving(&self) -> bool;
 }
 
+/// Memory that a function reaches.
+pub(super) trait Memory: Send + Sync {
+    /// Zeroed memory of at least `bytes` bytes, as [`Function::allocate`] gives it.
+    fn allocate(&self, bytes: usize) -> Result<DmaMemory, DmaError>;
+
+    /// Lets the function reach memory that is there.
+    ///
+    /// # Safety
+    /// The memory stays mapped in this process until the registration is dropped.
+    unsafe fn register(&self, start: NonNull<u8>, bytes: usize) -> Result<Registration, DmaError>;
+}
+
 /// An opened function.
 pub(super) struct PciFunction {
     pub(super) address: String,
@@ -33,8 +43,7 @@ pub(super) struct PciFunction {
     pub(super) folder: PathBuf,
     pub(super) registers: Window,
     pub(super) config: ConfigSpace,
-    pub(super) reach: Reach,
-    pub(super) arena: Arena,
+    pub(super) memory: Box<dyn Memory>,
     /// Last, as dropping it closes the device.
     pub(super) control: Box<dyn Control>,
 }
@@ -72,12 +81,12 @@ impl Function for PciFunction {
     }
 
     fn allocate(&self, bytes: usize) -> Result<DmaMemory, DmaError> {
-        self.arena.allocate(bytes)
+        self.memory.allocate(bytes)
     }
 
     unsafe fn register(&self, start: NonNull<u8>, bytes: usize) -> Result<Arc<Registration>, DmaError> {
         // SAFETY: the caller's promise is the one that is asked for.
-        unsafe { self.reach.register(start, bytes) }.map(Arc::new)
+        unsafe { self.memory.register(start, bytes) }.map(Arc::new)
     }
 
     fn set_bus_master(&self, on: bool) -> io::Result<()> {

@@ -47,8 +47,7 @@ pub(super) fn open(system: &System, address: PciAddress) -> Result<PciFunction, 
         folder,
         registers,
         config,
-        reach: Reach::Physical,
-        arena: Arena::new(Reach::Physical),
+        memory: Box::new(Arena::new(Reach::Physical)),
         control: Box::new(control),
     })
 }

@@ -9,6 +9,7 @@ mod call;
 mod group;
 mod iommufd;
 
+use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -23,7 +24,7 @@ use super::arena::Arena;
 use super::config_space::ConfigSpace;
 use super::device;
 use super::open_error::{OpenError, Step};
-use super::pci_function::{Control, PciFunction};
+use super::pci_function::{Control, Memory, PciFunction};
 use super::reach::Reach;
 use super::system::System;
 use super::window::Window;
@@ -40,12 +41,12 @@ pub(super) fn open(system: &System, address: PciAddress) -> Result<PciFunction, 
     if let Some(name) = character.filter(|_| !system.path(&path).exists()) {
         let file = open_file(&system.path(&format!("/dev/vfio/devices/{name}")))?;
         let space = join_iommufd(system, &file)?;
-        return function(system, address, "vfio", file, Reach::Translated(space), None);
+        return function(system, address, "vfio", file, translated(space), Box::new(()));
     }
     let group = Group::open(system, &path, true)?;
     let file = call::open_device(&group.file, &address.to_string()).step("open the function")?;
     let space = group.space().cloned().ok_or(OpenError::NoIommu(address))?;
-    function(system, address, "vfio", file, Reach::Translated(space), Some(group))
+    function(system, address, "vfio", file, translated(space), Box::new(group))
 }
 
 /// Opens a function that no IOMMU guards.
@@ -57,16 +58,23 @@ pub(super) fn open_unguarded(system: &System, address: PciAddress) -> Result<Pci
     ))?;
     let group = Group::open(system, &format!("/dev/vfio/noiommu-{group}"), false)?;
     let file = call::open_device(&group.file, &address.to_string()).step("open the function")?;
-    function(system, address, "vfio-noiommu", file, Reach::Physical, Some(group))
+    let memory = Box::new(Arena::new(Reach::Physical));
+    function(system, address, "vfio-noiommu", file, memory, Box::new(group))
 }
 
-fn function(
+/// Memory behind an IOMMU.
+fn translated(space: Arc<AddressSpace>) -> Box<dyn Memory> {
+    Box::new(Arena::new(Reach::Translated(space)))
+}
+
+/// A function whose file is open. `keep` is dropped once everything of it is closed.
+pub(super) fn function(
     system: &System,
     address: PciAddress,
     environment: &'static str,
     file: File,
-    reach: Reach,
-    group: Option<Arc<Group>>,
+    memory: Box<dyn Memory>,
+    keep: Box<dyn Any + Send + Sync>,
 ) -> Result<PciFunction, OpenError> {
     let config =
         call::region(&file, abi::VFIO_PCI_CONFIG_REGION_INDEX).step("find the configuration space")?;
@@ -85,15 +93,14 @@ fn function(
 
     let can_reset = call::can_reset(&file).step("ask what the function can do")?;
     let request = listen(&file);
-    let control = Device { request, leaving: AtomicBool::new(false), can_reset, file, _group: group };
+    let control = Device { request, leaving: AtomicBool::new(false), can_reset, file, _keep: keep };
     Ok(PciFunction {
         address: address.to_string(),
         environment,
         folder: system.function(&address),
         registers,
         config,
-        arena: Arena::new(reach.clone()),
-        reach,
+        memory,
         control: Box::new(control),
     })
 }
@@ -106,7 +113,7 @@ struct Device {
     can_reset: bool,
     // In this order: the function closes before its group.
     file: File,
-    _group: Option<Arc<Group>>,
+    _keep: Box<dyn Any + Send + Sync>,
 }
 
 impl Control for Device {
@@ -176,7 +183,7 @@ fn join_iommufd(system: &System, device: &File) -> Result<Arc<AddressSpace>, Ope
 }
 
 /// Mapped memory counts as locked: uses all that this process may lock, without asking for more.
-fn raise_lock_limit() {
+pub(super) fn raise_lock_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is ours, and the kernel fills it or reads it.
     unsafe {
