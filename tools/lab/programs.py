@@ -7,13 +7,15 @@ import subprocess
 from target import ROOT
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PACKAGES = {"sledge-target": "sledge-target", "sledge": "sledge", "sledge-perf": "sledge-perf"}
+PACKAGES = {"sledge-target": ["-p", "sledge-target", "--bin", "sledge-target"], "sledge": ["-p", "sledge", "--bin", "sledge"],
+            "sledge-perf": ["-p", "sledge-perf", "--bin", "sledge-perf"],
+            "identify": ["-p", "sledge-nvme", "--example", "identify"]}
 
 
 def built(names, *options):
     """The paths of these programs, after cargo has built them."""
-    packages = [word for name in names for word in ("-p", PACKAGES[name])]
-    done = subprocess.run([os.environ.get("CARGO", "cargo"), "build", "-q", *packages, *options,
+    words = [word for name in names for word in PACKAGES[name]]
+    done = subprocess.run([os.environ.get("CARGO", "cargo"), "build", "-q", *words, *options,
                            "--message-format=json"], cwd=ROOT, stdout=subprocess.PIPE, check=False)
     found = {m["target"]["name"]: m["executable"] for m in map(json.loads, done.stdout.splitlines())
              if m.get("reason") == "compiler-artifact" and m.get("executable")}
@@ -40,7 +42,11 @@ def guest_folder(folder, steps, names, given=None):
     for name in os.listdir(os.path.join(HERE, steps)):
         shutil.copy(os.path.join(HERE, steps, name), os.path.join(test, name if name != "library" else "drive-library"))
     shutil.copy(os.path.join(HERE, "steps", "library"), test)
-    for name, path in zip(names, [os.path.join(given, name) for name in names] if given else built(names)):
+    def found(name):
+        places = [os.path.join(given, part, name) for part in ("", "examples")]
+        return next((place for place in places if os.path.exists(place)), places[0])
+
+    for name, path in zip(names, [found(name) for name in names] if given else built(names)):
         there = os.path.join(test, "bin", name)
         subprocess.run(["strip", "--strip-debug", "-o", there, path], check=True)
         for library in libraries(path):
