@@ -349,3 +349,234 @@ impl Lifecycle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOALS: [Goal; 4] = [Goal::Live, Goal::Failed, Goal::Removed, Goal::Detached];
+    const EVENTS: [Event; 19] = [
+        Event::Again,
+        Event::QueuesStopped,
+        Event::NotReady,
+        Event::Ready,
+        Event::Identified,
+        Event::QueuesCreated,
+        Event::ShutDown,
+        Event::StepFailed,
+        Event::WasReset,
+        Event::Confined,
+        Event::NotIsolated,
+        Event::Fatal,
+        Event::ResetAsked,
+        Event::FailAsked,
+        Event::DetachAsked,
+        Event::Gone,
+        Event::Leaving,
+        Event::Returned,
+        Event::WaitedEnough,
+    ];
+
+    /// Every combination that the machine can be in.
+    fn everything() -> impl Iterator<Item = Lifecycle> {
+        let states = State::ALL.into_iter().flat_map(|state| GOALS.map(|goal| (state, goal)));
+        states.flat_map(|(state, goal)| {
+            [(false, 0), (true, 0), (true, 1), (true, 2)].map(|(attached, attempts)| Lifecycle {
+                state,
+                goal,
+                attached,
+                attempts,
+                max_attempts: 3,
+            })
+        })
+    }
+
+    /// The action that is being carried out in a state, and what ends it.
+    fn ends(state: State) -> &'static [Event] {
+        match state {
+            State::Disabling => &[Event::NotReady, Event::StepFailed],
+            State::Isolating => &[Event::WasReset, Event::Confined, Event::NotIsolated],
+            State::Disabled => &[Event::Again],
+            State::Enabling => &[Event::Ready, Event::StepFailed],
+            State::Identifying => &[Event::Identified, Event::StepFailed],
+            State::CreatingQueues => &[Event::QueuesCreated, Event::StepFailed],
+            State::Resetting => &[Event::QueuesStopped],
+            State::ShuttingDown => &[Event::ShutDown, Event::StepFailed],
+            State::Removed => &[Event::WaitedEnough],
+            State::Live | State::Failed | State::Detached => &[],
+        }
+    }
+
+    // Deleting this lets the keeper wait for ever: an action ended, and nothing follows.
+    #[test]
+    fn whatever_ends_an_action_leads_to_the_next() {
+        for before in everything() {
+            for event in ends(before.state) {
+                let mut after = before;
+                assert_ne!(after.on(*event), Action::Continue, "{before:?} on {event:?}");
+            }
+        }
+    }
+
+    // Deleting this lets memory be given back while the controller may still write to it: the one thing that must
+    // never happen.
+    #[test]
+    fn memory_is_given_back_only_when_the_controller_does_no_dma() {
+        let releases =
+            [Action::Enable, Action::Fail, Action::AwaitReturn, Action::StopWaiting, Action::Retire];
+        for before in everything() {
+            // In these states the controller does none already.
+            let quiet = matches!(before.state, State::Disabled | State::Removed | State::Failed);
+            for event in EVENTS {
+                let mut after = before;
+                let action = after.on(event);
+                if releases.contains(&action) && !quiet {
+                    let safe = [Event::NotReady, Event::WasReset, Event::Confined, Event::Gone];
+                    assert!(safe.contains(&event), "{before:?} on {event:?}: {action:?}");
+                }
+                let leaks = matches!(action, Action::LeakAndFail | Action::LeakAndRetire);
+                assert_eq!(leaks, before.state == State::Isolating && event == Event::NotIsolated);
+            }
+        }
+    }
+
+    // Deleting this lets a stale answer, or an event that some state has no use for, change the state.
+    #[test]
+    fn what_a_state_has_no_use_for_changes_nothing() {
+        let asked = [Event::FailAsked, Event::DetachAsked, Event::ResetAsked];
+        let happen = [Event::Fatal, Event::Gone, Event::Leaving, Event::Returned];
+        for before in everything() {
+            for event in EVENTS {
+                if ends(before.state).contains(&event) || asked.contains(&event) || happen.contains(&event) {
+                    continue;
+                }
+                let mut after = before;
+                assert_eq!(after.on(event), Action::Continue, "{before:?} on {event:?}");
+                assert_eq!(after, before, "{before:?} on {event:?}");
+            }
+        }
+    }
+
+    // Deleting this lets the machine take another way than docs/nvme-driver.md draws. Each pair of state and event from
+    // outside, for a controller that was live and shall be again.
+    #[test]
+    fn events_from_outside_are_as_the_table_says() {
+        use Action as A;
+        use Event as E;
+        use State as S;
+        let expected = |state: State, event: Event| match (state, event) {
+            (S::Detached, _) => None,
+            (S::Failed, E::Gone) => Some((S::Removed, A::StopWaiting)),
+            (S::Removed, E::Gone) => None,
+            (_, E::Gone) => Some((S::Removed, A::AwaitReturn)),
+            (S::Disabled | S::Failed | S::Removed, E::DetachAsked) => Some((S::Detached, A::Retire)),
+            (S::Live, E::DetachAsked | E::Leaving) => Some((S::ShuttingDown, A::ShutDown)),
+            (S::Enabling | S::Identifying | S::CreatingQueues, E::DetachAsked | E::FailAsked | E::Fatal) => {
+                Some((S::Disabling, A::Disable))
+            }
+            (S::Live, E::ResetAsked | E::FailAsked | E::Fatal) => Some((S::Resetting, A::StopQueues)),
+            (S::ShuttingDown, E::Fatal) => Some((S::Disabling, A::Disable)),
+            (S::Failed, E::ResetAsked | E::Returned) => Some((S::Disabling, A::Disable)),
+            (S::Removed, E::Returned) => Some((S::Disabling, A::Disable)),
+            (S::Disabled, E::FailAsked) => Some((S::Failed, A::Fail)),
+            _ => None,
+        };
+        let outside =
+            [E::Fatal, E::ResetAsked, E::FailAsked, E::DetachAsked, E::Gone, E::Leaving, E::Returned];
+        for state in State::ALL {
+            for event in outside {
+                let mut machine =
+                    Lifecycle { state, goal: Goal::Live, attached: true, attempts: 0, max_attempts: 3 };
+                let action = machine.on(event);
+                let (to, then) = expected(state, event).unwrap_or((state, Action::Continue));
+                assert_eq!((machine.state(), action), (to, then), "{state:?} on {event:?}");
+            }
+        }
+    }
+
+    /// Follows a controller through events, and says where it ends.
+    fn follow(machine: &mut Lifecycle, events: &[Event]) -> (State, Action) {
+        let mut action = Action::Continue;
+        for event in events {
+            action = machine.on(*event);
+        }
+        (machine.state(), action)
+    }
+
+    const UP: [Event; 4] = [Event::NotReady, Event::Ready, Event::Identified, Event::QueuesCreated];
+
+    // Deleting this lets a first attempt that fails be repeated while the caller waits, a later one be given up at once,
+    // or attempts go on for ever.
+    #[test]
+    fn attempts_are_bounded() {
+        let (mut machine, first) = Lifecycle::new(3);
+        assert_eq!(first, Action::Disable);
+        let failed = [Event::NotReady, Event::StepFailed, Event::NotReady];
+        assert_eq!(follow(&mut machine, &failed), (State::Failed, Action::Fail));
+
+        let (mut machine, _) = Lifecycle::new(3);
+        assert_eq!(follow(&mut machine, &UP), (State::Live, Action::Serve));
+        follow(&mut machine, &[Event::ResetAsked, Event::QueuesStopped]);
+        for _ in 0..2 {
+            let again = [Event::NotReady, Event::Again, Event::StepFailed];
+            let first = [Event::NotReady, Event::StepFailed];
+            let events = if machine.attempts == 0 { &first[..] } else { &again[..] };
+            assert_eq!(follow(&mut machine, events), (State::Disabling, Action::Disable));
+        }
+        assert_eq!(follow(&mut machine, &[Event::NotReady]), (State::Disabled, Action::Delay));
+        follow(&mut machine, &[Event::Again, Event::StepFailed]);
+        assert_eq!(follow(&mut machine, &[Event::NotReady]), (State::Failed, Action::Fail));
+        assert_eq!(follow(&mut machine, &[Event::ResetAsked]), (State::Disabling, Action::Disable));
+        assert_eq!(follow(&mut machine, &UP), (State::Live, Action::Serve));
+    }
+
+    // Deleting this lets a detach be forgotten because something else happens meanwhile, whatever that is.
+    #[test]
+    fn a_detach_is_never_undone() {
+        for before in everything() {
+            let mut machine = before;
+            machine.on(Event::DetachAsked);
+            for first in EVENTS {
+                let mut after = machine;
+                after.on(first);
+                // Carry on what is being done; each state's first end is its good one.
+                for _ in 0..8 {
+                    if let Some(end) = ends(after.state).first() {
+                        after.on(*end);
+                    }
+                }
+                assert_eq!(after.state(), State::Detached, "{before:?}, {first:?} after a detach");
+            }
+        }
+    }
+
+    // Deleting this lets an orderly removal end as a failure, or the device be held although the system wants it.
+    #[test]
+    fn a_device_that_leaves_is_shut_down_and_awaited() {
+        let (mut machine, _) = Lifecycle::new(3);
+        follow(&mut machine, &UP);
+        assert_eq!(follow(&mut machine, &[Event::Leaving]), (State::ShuttingDown, Action::ShutDown));
+        assert_eq!(follow(&mut machine, &[Event::ShutDown]), (State::Disabling, Action::Disable));
+        assert_eq!(follow(&mut machine, &[Event::NotReady]), (State::Removed, Action::AwaitReturn));
+        assert_eq!(follow(&mut machine, &[Event::WaitedEnough]), (State::Removed, Action::StopWaiting));
+        assert_eq!(follow(&mut machine, &[Event::Returned]), (State::Disabling, Action::Disable));
+        assert_eq!(follow(&mut machine, &UP), (State::Live, Action::Serve));
+    }
+
+    // Deleting this lets a controller that can't be stopped keep its memory mapped for nothing, or worse: be given up as
+    // if it had been stopped.
+    #[test]
+    fn a_controller_that_stays_ready_is_isolated() {
+        for (end, state, action) in [
+            (Event::WasReset, State::Disabled, Action::Delay),
+            (Event::Confined, State::Failed, Action::Fail),
+            (Event::NotIsolated, State::Failed, Action::LeakAndFail),
+        ] {
+            let (mut machine, _) = Lifecycle::new(3);
+            follow(&mut machine, &UP);
+            follow(&mut machine, &[Event::ResetAsked, Event::QueuesStopped]);
+            assert_eq!(follow(&mut machine, &[Event::StepFailed]), (State::Isolating, Action::Isolate));
+            assert_eq!(follow(&mut machine, &[end]), (state, action));
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod controller;
 mod data_pointer;
 mod engine;
 mod error;
+mod escalation;
 mod events;
 pub mod io_queue;
 mod launch;
