@@ -6,6 +6,7 @@
 
 mod admin;
 mod nvm;
+mod pcie;
 
 pub use nvm::{ContextAttributes, DatasetRange, MAX_DATASET_RANGES};
 

@@ -4,42 +4,38 @@
 //! Invariant: everything that changes the controller happens on its owner's reactor, where its keeper is; a handle only
 //! asks. Dropping handles detaches nothing. Block devices and the management interface call.
 
-#![allow(dead_code)]
-
 use std::fmt;
+use std::future::Future;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use sledge_reactor::local::LocalKey;
 use sledge_reactor::message::Handle;
 
+use super::admin::AdminBuffer;
 use super::error::DriverError;
 use super::events::{Listener, Listeners};
-use super::lifecycle::State;
+use super::keeper::Keeper;
+use super::lifecycle::{Event, State};
 use super::namespaces::NamespaceInfo;
 use super::options::ControllerOptions;
+use super::queues::LocalQueue;
 use super::statistics::{ControllerStatistics, Counters};
 use crate::command::Command;
 use crate::completion::Completion;
 use crate::function::Function;
-use crate::identify::ControllerData;
+use crate::identify::{ControllerData, NvmControllerData};
 use crate::io::Channel;
 use crate::property::{Capabilities, Version};
-
-/// Data of an admin command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminBuffer {
-    /// None.
-    None,
-    /// To the controller.
-    Out(Vec<u8>),
-    /// From the controller, this many bytes.
-    In(usize),
-}
 
 /// What a controller says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerIdentity {
     /// Identify Controller, all of it.
     pub data: Box<ControllerData>,
+    /// Identify Controller of the NVM command set (CNS 06h), where it has that.
+    pub limits: Option<Box<NvmControllerData>>,
     /// CAP.
     pub capabilities: Capabilities,
     /// VS.
@@ -86,12 +82,17 @@ pub(super) struct Published {
     pub(super) last_error: Option<String>,
 }
 
+/// What the handles and the keeper share.
 pub(super) struct Shared {
     pub(super) owner: Handle,
     pub(super) reactors: Vec<Handle>,
     pub(super) options: ControllerOptions,
     pub(super) listeners: Listeners,
-    pub(super) counters: Counters,
+    pub(super) counters: Arc<Counters>,
+    /// The keeper, on the owner's reactor.
+    pub(super) keeper: LocalKey<Keeper>,
+    /// The I/O queue of each reactor, there.
+    pub(super) queues: LocalKey<LocalQueue>,
     published: Mutex<Published>,
 }
 
@@ -100,6 +101,45 @@ impl Shared {
     pub(super) fn with<T>(&self, change: impl FnOnce(&mut Published) -> T) -> T {
         // Nothing panics while it holds the lock; if something did, the plain data is still usable.
         change(&mut self.published.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.with(|published| published.state)
+    }
+
+    pub(super) fn publish(&self, state: State) {
+        self.with(|published| published.state = state);
+    }
+
+    pub(super) fn address(&self) -> String {
+        self.with(|published| published.address.clone())
+    }
+
+    pub(super) fn identity(&self) -> Option<Arc<ControllerIdentity>> {
+        self.with(|published| published.identity.clone())
+    }
+
+    pub(super) fn set_identity(&self, identity: ControllerIdentity) {
+        self.with(|published| published.identity = Some(Arc::new(identity)));
+    }
+
+    pub(super) fn amend_identity(&self, amend: impl FnOnce(&mut ControllerIdentity)) {
+        self.with(|published| {
+            if let Some(identity) = &mut published.identity {
+                amend(Arc::make_mut(identity));
+            }
+        });
+    }
+
+    /// Publishes namespaces. Whether they differ from those before.
+    pub(super) fn set_namespaces(&self, namespaces: Vec<NamespaceInfo>) -> bool {
+        self.with(|published| {
+            let differ = *published.namespaces != *namespaces;
+            if differ {
+                published.namespaces = namespaces.into();
+            }
+            differ
+        })
     }
 }
 
@@ -122,8 +162,30 @@ impl Controller {
         options: ControllerOptions,
     ) -> Result<Self, DriverError> {
         options.check()?;
-        let (_, _, _) = (function, owner, reactors);
-        Err(DriverError::Unsupported("can't be attached yet".into()))
+        if reactors.is_empty() {
+            return Err(DriverError::Option("a controller needs at least one reactor".into()));
+        }
+        let published = Published {
+            state: State::Disabling,
+            identity: None,
+            namespaces: Arc::new([]),
+            address: function.address().to_owned(),
+            environment: function.environment(),
+            last_error: None,
+        };
+        let shared = Arc::new(Shared {
+            owner,
+            reactors,
+            options,
+            listeners: Listeners::default(),
+            counters: Arc::default(),
+            keeper: LocalKey::new(),
+            queues: LocalKey::new(),
+            published: Mutex::new(published),
+        });
+        let kept = shared.clone();
+        shared.owner.spawn(move || Keeper::start(kept, function)).await??;
+        Ok(Self { shared })
     }
 
     /// What it says of itself; of a removed one, what it said last.
@@ -192,7 +254,22 @@ impl Controller {
     /// When there is no such namespace, it can't be used, the current reactor is none of the controller's, or the
     /// controller was detached.
     pub fn open_channel(&self, nsid: u32) -> Result<Box<dyn Channel>, DriverError> {
-        Err(DriverError::NoNamespace { nsid })
+        let namespace = self.namespace(nsid).ok_or(DriverError::NoNamespace { nsid })?;
+        if let Some(reason) = namespace.refused {
+            return Err(DriverError::NamespaceRefused { nsid, reason });
+        }
+        let current = sledge_reactor::message::current();
+        let shape = namespace.shape.ok_or(DriverError::NoNamespace { nsid })?;
+        let Some(local) = self.shared.queues.get() else {
+            return Err(match self.state() {
+                State::Detached => DriverError::Detached,
+                _ => DriverError::ForeignReactor(current.id()),
+            });
+        };
+        match local.queue.open_channel(shape) {
+            Some(channel) => Ok(Box::new(channel)),
+            None => Err(DriverError::QueueFull),
+        }
     }
 
     /// Resets the controller, and waits until it takes I/O again. I/O that is outstanding is submitted again. A
@@ -201,26 +278,37 @@ impl Controller {
     /// # Errors
     /// When it did not come back.
     pub async fn reset(&self) -> Result<(), DriverError> {
-        Err(DriverError::Detached)
+        self.keeper(|keeper| async move {
+            match keeper.ask(Event::ResetAsked).await {
+                State::Live => Ok(()),
+                _ => Err(keeper.failure()),
+            }
+        })
+        .await
     }
 
     /// Shuts the controller down in an orderly manner (CC.SHN), gives all memory back and lets go of the function. I/O
     /// that is outstanding may finish ([`ControllerOptions::drain_timeout`]); what then still is, and what comes, fails.
+    /// It comes before the end of the reactors: those that end first take memory with them that the controller may use.
     ///
     /// # Errors
     /// When the controller is detached already, or its owner's reactor has ended.
     pub async fn detach(&self) -> Result<(), DriverError> {
-        Err(DriverError::Detached)
+        self.keeper(|keeper| async move {
+            keeper.ask(Event::DetachAsked).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Puts another function in the place of one that was removed: the same controller, by serial and model number.
     /// Commands that waited go on.
     ///
     /// # Errors
-    /// When the controller is not removed, the function is another controller's, or it does not come up.
+    /// When the controller is not removed, the function is another controller's, or it does not come up; it has failed
+    /// in the latter two cases, and another replacement may be tried.
     pub async fn replace(&self, function: Arc<dyn Function>) -> Result<(), DriverError> {
-        drop(function);
-        Err(DriverError::Detached)
+        self.keeper(|keeper| async move { keeper.replace(function).await }).await
     }
 
     /// Looks for namespaces that came, went or changed, and publishes them.
@@ -228,37 +316,53 @@ impl Controller {
     /// # Errors
     /// When the controller can't tell.
     pub async fn rescan(&self) -> Result<(), DriverError> {
-        Err(DriverError::Detached)
+        self.keeper(|keeper| async move { keeper.rescan().await }).await
     }
 
     /// Sends an admin command of the user's and waits for its answer, whatever its status. Commands that would take
-    /// the driver's own queues, events or doorbells from it are refused; whether a command harms data is the caller's
-    /// to know. The data pointer and the command identifier are filled in.
+    /// the driver's own queues, events or doorbells from it are refused, as are those that transfer more than the
+    /// buffer holds; whether a command harms data is the caller's to know. The data pointer and the command identifier
+    /// are filled in.
     ///
     /// # Errors
-    /// When the controller is not live, does not answer within
+    /// When the command is refused, the controller is not live, does not answer within
     /// [`ControllerOptions::admin_timeout`] (it is reset then), or is reset meanwhile.
     pub async fn admin(
         &self,
         command: Command,
         buffer: AdminBuffer,
     ) -> Result<(Completion, Vec<u8>), DriverError> {
-        let (_, _) = (command, buffer);
-        Err(DriverError::Detached)
+        self.admin_within(self.shared.options.admin_timeout, command, buffer).await
     }
 
-    /// The same, for commands that may take longer, such as Format NVM.
+    /// The same with a time of its own, for commands that may take longer, such as Format NVM.
     ///
     /// # Errors
     /// As [`Controller::admin`].
     pub async fn admin_within(
         &self,
-        limit: std::time::Duration,
+        limit: Duration,
         command: Command,
         buffer: AdminBuffer,
     ) -> Result<(Completion, Vec<u8>), DriverError> {
-        let (_, _, _) = (limit, command, buffer);
-        Err(DriverError::Detached)
+        self.keeper(move |keeper| async move { keeper.pass_on(limit, command, buffer).await }).await
+    }
+
+    /// Has the keeper do something.
+    async fn keeper<T, Fut, F>(&self, act: F) -> Result<T, DriverError>
+    where
+        T: Send + 'static,
+        Fut: Future<Output = Result<T, DriverError>>,
+        F: FnOnce(Rc<Keeper>) -> Fut + Send + 'static,
+    {
+        let key = self.shared.keeper;
+        let asked = self.shared.owner.spawn(move || async move {
+            match key.get() {
+                Some(keeper) => act(keeper).await,
+                None => Err(DriverError::Detached),
+            }
+        });
+        asked.await?
     }
 }
 

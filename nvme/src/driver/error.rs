@@ -73,8 +73,8 @@ pub enum DriverError {
     /// The command was outstanding when the controller was reset.
     #[error("the controller was reset meanwhile")]
     Reset,
-    /// As many admin commands as the queue takes are outstanding.
-    #[error("the admin queue is full")]
+    /// As many admin commands as the queue takes are outstanding, or there are as many channels as a reactor takes.
+    #[error("there are too many admin commands or channels; try again later")]
     QueueFull,
     /// There is no such namespace.
     #[error("the controller has no active namespace {nsid}")]

@@ -3,8 +3,6 @@
 //! Owns [`ControllerEvent`] and who listens. Invariant: a listener is called on the owner's reactor, in the order in which
 //! things happened, and never while something of the controller is locked; it must not block. The keeper calls.
 
-#![allow(dead_code)]
-
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 

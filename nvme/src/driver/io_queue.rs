@@ -23,7 +23,7 @@ use crate::Status;
 use crate::function::{DmaError, Function};
 
 /// How an I/O queue is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IoQueueOptions {
     /// The queues' identifier, from 1.
     pub id: u16,

@@ -6,8 +6,6 @@
 //! DMA any more; the actions named `Leak` are for when nothing could say so. The keeper of a controller feeds the events
 //! and carries the actions out.
 
-#![allow(dead_code)]
-
 use std::fmt;
 
 /// How a controller is.

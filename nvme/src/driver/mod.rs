@@ -7,6 +7,9 @@
 //! controller can't do DMA any more, and each command that was taken is answered exactly once, whatever becomes of the
 //! controller. `docs/nvme-driver.md` has the state machine, the timeouts and the memory rules.
 
+mod admin;
+mod admin_memory;
+mod bring_up;
 mod channel;
 mod command_id;
 mod controller;
@@ -16,13 +19,17 @@ mod error;
 mod escalation;
 mod events;
 pub mod io_queue;
+mod keeper;
 mod launch;
 mod leak;
 mod ledger;
 mod lifecycle;
 mod namespaces;
 mod options;
+mod overdue;
+mod passthrough;
 pub mod queue_pair;
+mod queues;
 mod reach;
 mod request;
 pub mod shadow;
@@ -30,13 +37,16 @@ pub mod shape;
 mod slab;
 mod split;
 mod statistics;
+mod wait;
+mod watch;
 
+pub use admin::AdminBuffer;
 pub use channel::NamespaceChannel;
-pub use controller::{AdminBuffer, Controller, ControllerIdentity};
+pub use controller::{Controller, ControllerIdentity};
 pub use error::DriverError;
 pub use events::{ControllerEvent, Listener, SmartWarning};
 pub use ledger::{RawCompletion, RawIo};
 pub use lifecycle::State;
-pub use namespaces::{Metadata, NamespaceFeatures, NamespaceInfo, Protection};
+pub use namespaces::{Metadata, NamespaceInfo};
 pub use options::ControllerOptions;
 pub use statistics::ControllerStatistics;

@@ -3,8 +3,6 @@
 //! Owns [`ControllerStatistics`] and the counters behind it. Invariant: counters only grow, for as long as the
 //! controller is attached. The keeper and the escalation count; anybody reads.
 
-#![allow(dead_code)]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
