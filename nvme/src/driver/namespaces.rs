@@ -87,7 +87,7 @@ impl NamespaceInfo {
         info.write_protected = data.nsattr & nsattr::WRITE_PROTECTED != 0;
         info.shared = data.nmic & nmic::SHARED != 0;
         let bytes = data.metadata_bytes();
-        info.metadata = (bytes != 0).then(|| Metadata {
+        info.metadata = (bytes != 0).then_some(Metadata {
             bytes,
             interleaved: data.flbas & 0x10 != 0,
             protection: data.dps & 0x7,

@@ -347,6 +347,10 @@ impl<T> QueuePair<T> {
         debug_assert_eq!(self.outstanding(), 0, "a queue is restarted when it is empty");
         self.submission.clear();
         self.completion.clear();
+        if let Some((submission, completion)) = &self.shadows {
+            submission.reset();
+            completion.reset();
+        }
         (self.tail, self.rung_tail, self.head, self.reaped_since) = (0, 0, 0, 0);
         self.phase = true;
     }

@@ -82,6 +82,12 @@ impl ShadowDoorbell {
         let event = self.buffers.events.atomic_u32(self.offset).load(Ordering::Acquire) as u16;
         passes(event, before, value)
     }
+
+    /// Makes it as new, with the queue that it is of: the controller must not know that queue.
+    pub fn reset(&self) {
+        self.buffers.doorbells.atomic_u32(self.offset).store(0, Ordering::Relaxed);
+        self.buffers.events.atomic_u32(self.offset).store(0, Ordering::Release);
+    }
 }
 
 /// Whether a doorbell on its way from `before` to `value` passes the value `event` that the controller waits at: it
