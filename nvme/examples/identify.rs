@@ -1,14 +1,16 @@
 //! Opens an NVMe controller, asks it who it is, and says whether stray DMA is stopped: the least that an environment
 //! must be able to do. For the lab; a running controller is reset by this.
 //!
-//!     identify ADDRESS [vfio|uio_pci_generic|vfio-noiommu] [stray]
+//!     identify ADDRESS [vfio|uio_pci_generic|vfio-noiommu] [stray] [watch]
+//!
+//! `stray` adds a command with an address that was never given out; `watch` waits until the device is taken away.
 
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-use sledge_nvme::function::{DmaMemory, Function};
+use sledge_nvme::function::{DmaMemory, Function, Presence};
 use sledge_nvme::pci::{self, EnvironmentKind, PciAddress};
 
 /// Register offsets: NVM Express Base Specification 2.0, 3.1.3.
@@ -71,6 +73,22 @@ fn run() -> Result<(), Box<dyn Error>> {
         // No address that was ever given out.
         let status = admin.identify(0x12_3450_0000)?;
         println!("stray: status {status:#x} as the device tells it (its memory was at {was:#x})");
+    }
+    if arguments.iter().any(|word| word == "watch") {
+        println!("watching");
+        wait(Duration::from_secs(30), || {
+            std::thread::sleep(Duration::from_millis(10));
+            function.read_u32(CSTS);
+            function.presence() != Presence::Present
+        })?;
+        println!(
+            "it is {:?}; CSTS {:#x}, ASQ {:#x}",
+            function.presence(),
+            function.read_u32(CSTS),
+            function.read_u64(ASQ)
+        );
+        function.write_u64(ASQ, 0);
+        return Ok(());
     }
     function.write_u32(CC, 0);
     println!("reset: {:?}, bus {:?}", function.reset(), function.presence());

@@ -61,6 +61,11 @@ impl Watched {
 }
 
 impl Watched {
+    /// Has the registers vanish now, as the device is known to be gone: what is there may soon be another device's.
+    pub(super) fn give_up(&self) {
+        replace(self.0.start.load(Ordering::Acquire));
+    }
+
     /// Ends it: before the registers are unmapped, as something else may be mapped there right after.
     pub(super) fn end(&mut self) {
         self.0.start.store(0, Ordering::Release);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::system::{FileError, System, names, number, read};
+use super::system::{FileError, System, names, number};
 
 /// Bytes of the huge pages that are used: the smallest of x86-64 and aarch64.
 pub const HUGE_PAGE_BYTES: u64 = 2 << 20;
@@ -27,13 +27,13 @@ pub enum HugePagesError {
     },
     /// Fewer than were asked for.
     #[error(
-        "the kernel set aside {got} huge pages of 2 MiB instead of {wanted}: its memory is full or in pieces; free \
+        "the kernel has no more than {got} huge pages of 2 MiB, not {wanted}: its memory is full or in pieces; free \
          memory, `echo 1 > /proc/sys/vm/compact_memory` and try again, or boot with hugepages={wanted}"
     )]
     TooFew {
         /// How many were asked for.
         wanted: u64,
-        /// How many there are.
+        /// How many could be had.
         got: u64,
     },
     /// A file of the kernel's.
@@ -72,16 +72,16 @@ pub fn nodes(system: &System) -> Vec<u32> {
 /// Has the kernel set aside `wanted` huge pages in all, until the next boot.
 ///
 /// # Errors
-/// When there are fewer then; those stay.
+/// When there can't be as many; then there are as many as before.
 pub fn reserve(system: &System, node: Option<u32>, wanted: u64) -> Result<HugePages, HugePagesError> {
     let before = status(system, node).ok_or(HugePagesError::None { node })?;
     let file = folder(system, node).join("nr_hugepages");
     if before.total != wanted {
         system.write(&file, &wanted.to_string())?;
     }
-    read(&file)?;
     let after = status(system, node).ok_or(HugePagesError::None { node })?;
     if after.total < wanted {
+        system.write(&file, &before.total.to_string())?;
         return Err(HugePagesError::TooFew { wanted, got: after.total });
     }
     Ok(after)

@@ -23,6 +23,9 @@ mod pci_function;
 mod physical;
 mod reach;
 mod system;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod uio;
 mod usage;
 mod vfio;

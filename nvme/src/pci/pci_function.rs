@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -35,12 +36,32 @@ pub(super) trait Memory: Send + Sync {
     unsafe fn register(&self, start: NonNull<u8>, bytes: usize) -> Result<Registration, DmaError>;
 }
 
+/// A function's folder in sysfs.
+pub(super) struct Place {
+    folder: PathBuf,
+    /// The folder's number: a function that comes to the same place later has another one.
+    number: u64,
+}
+
+impl Place {
+    /// Remembers a folder.
+    pub(super) fn of(folder: PathBuf) -> io::Result<Place> {
+        let number = folder.metadata()?.ino();
+        Ok(Place { folder, number })
+    }
+
+    /// Whether it is still that folder.
+    fn is_there(&self) -> bool {
+        self.folder.metadata().is_ok_and(|now| now.ino() == self.number)
+    }
+}
+
 /// An opened function.
 pub(super) struct PciFunction {
     pub(super) address: String,
     pub(super) environment: &'static str,
     /// Its folder in sysfs, which goes when it goes.
-    pub(super) folder: PathBuf,
+    pub(super) place: Place,
     pub(super) registers: Window,
     pub(super) config: ConfigSpace,
     pub(super) memory: Box<dyn Memory>,
@@ -98,7 +119,8 @@ impl Function for PciFunction {
     }
 
     fn presence(&self) -> Presence {
-        if self.registers.gone() || !self.folder.exists() || !self.config.answers() {
+        if self.registers.gone() || !self.place.is_there() || !self.config.answers() {
+            self.registers.give_up();
             Presence::Gone
         } else if self.control.leaving() {
             Presence::Leaving

@@ -132,7 +132,7 @@ KernelPageSize:        2048 kB
         assert_eq!(bytes_of(0x60_0000, 0x1000), Some(1 << 30));
         assert_eq!(bytes_of(0x60_0000, 0x20_0001), None);
         assert_eq!(bytes_of(0x7f00_0000_f000, 0x2000), Some(4096));
-        let ordinary = vec![0u8; 64];
+        let ordinary = [0u8; 64];
         let refused = huge_page_bytes(NonNull::from(&ordinary[0]), 64).unwrap_err();
         assert!(refused.to_string().contains("sledge setup hugepages"), "{refused}");
     }

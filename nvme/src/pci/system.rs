@@ -51,6 +51,16 @@ impl System {
         System { root: root.into(), writer: Arc::new(writer) }
     }
 
+    /// The same, with writes that do what the kernel would.
+    #[cfg(test)]
+    pub(super) fn with_writer(
+        mut self,
+        writer: impl Fn(&Path, &str) -> io::Result<()> + Send + Sync + 'static,
+    ) -> System {
+        self.writer = Arc::new(writer);
+        self
+    }
+
     /// Where an absolute path of the machine lies.
     #[must_use]
     pub fn path(&self, absolute: &str) -> PathBuf {

@@ -17,7 +17,7 @@ use super::binding::translates;
 use super::config_space::ConfigSpace;
 use super::device;
 use super::open_error::{OpenError, Step};
-use super::pci_function::{Control, PciFunction};
+use super::pci_function::{Control, PciFunction, Place};
 use super::reach::Reach;
 use super::system::{FileError, System};
 use super::window::Window;
@@ -44,7 +44,7 @@ pub(super) fn open(system: &System, address: PciAddress) -> Result<PciFunction, 
     Ok(PciFunction {
         address: address.to_string(),
         environment: "uio_pci_generic",
-        folder,
+        place: Place::of(folder).step("find the function's folder")?,
         registers,
         config,
         memory: Box::new(Arena::new(Reach::Physical)),

@@ -71,6 +71,13 @@ impl Window {
         self.watched.gone()
     }
 
+    /// The device is gone, though its registers may still answer: from now on they don't, and no write goes there.
+    pub(super) fn give_up(&self) {
+        if !self.gone() {
+            self.watched.give_up();
+        }
+    }
+
     /// Reads a register.
     #[inline]
     pub(super) fn read(&self, offset: usize) -> u32 {
@@ -146,6 +153,12 @@ mod tests {
         drop((window, other));
         file.set_len(16 << 10).unwrap();
         assert_eq!(map().read(0), 0);
+
+        // Neither does a write reach what is there after a device whose removal the bus told.
+        let (window, other) = (map(), map());
+        window.give_up();
+        window.write(0, 9);
+        assert_eq!((window.read(0), window.gone(), other.read(0), other.gone()), (u32::MAX, true, 0, false));
     }
 
     // Deleting this lets a register access go past the mapping, into whatever memory follows.

@@ -24,7 +24,7 @@ use super::arena::Arena;
 use super::config_space::ConfigSpace;
 use super::device;
 use super::open_error::{OpenError, Step};
-use super::pci_function::{Control, Memory, PciFunction};
+use super::pci_function::{Control, Memory, PciFunction, Place};
 use super::reach::Reach;
 use super::system::System;
 use super::window::Window;
@@ -97,7 +97,7 @@ pub(super) fn function(
     Ok(PciFunction {
         address: address.to_string(),
         environment,
-        folder: system.function(&address),
+        place: Place::of(system.function(&address)).step("find the function's folder")?,
         registers,
         config,
         memory,
