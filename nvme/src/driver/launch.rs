@@ -138,14 +138,18 @@ impl Engine {
         let bytes = part.blocks as usize * channel.shape.geometry.block_bytes as usize;
         let half = if part.role == Role::FusedWrite { bytes } else { 0 };
         let offset = part.offset as usize + half;
-        match lists.describe(slot, &mut command, reach, (&request.io.data, offset, bytes), sgl) {
-            Ok(()) => return Ok(command),
-            Err(Indescribable::Short) => {
-                return Err(Obstacle::Never(Status::SGL_DATA_LENGTH_INVALID.do_not_retry()));
+        // Once part of the data has another place, all behind it has, and is taken from there in the end.
+        let bounced = self.ledger.extras.get(request.extra);
+        if !bounced.is_some_and(|extra| !extra.bounce.is_empty() && extra.bounce_from <= offset) {
+            match lists.describe(slot, &mut command, reach, (&request.io.data, offset, bytes), sgl) {
+                Ok(()) => return Ok(command),
+                Err(Indescribable::Short) => {
+                    return Err(Obstacle::Never(Status::SGL_DATA_LENGTH_INVALID.do_not_retry()));
+                }
+                Err(Indescribable::Unreachable | Indescribable::Shape) => {}
             }
-            Err(Indescribable::Unreachable | Indescribable::Shape) => {}
+            self.bounce(part.request, offset, memory)?;
         }
-        self.bounce(part.request, offset, memory)?;
         let Some(request) = self.ledger.requests.get(part.request) else { return Err(internal) };
         let Some(extra) = self.ledger.extras.get(request.extra) else { return Err(internal) };
         let Some(device) = self.device.as_deref_mut() else { return Err(internal) };
