@@ -103,6 +103,8 @@ impl Job {
 pub enum Target {
     /// A namespace over NVMe/TCP.
     NvmeTcp(NvmeTcp),
+    /// A namespace of a controller in this machine.
+    Pcie(Pcie),
     /// A file, or a kernel block device.
     File {
         /// Its path.
@@ -131,6 +133,17 @@ pub struct NvmeTcp {
     pub data_digest: bool,
     /// Whether lost connections are made again.
     pub reconnect: bool,
+}
+
+/// A namespace of a controller in this machine, driven without the kernel's driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pcie {
+    /// PCI address.
+    pub address: String,
+    /// Namespace identifier.
+    pub nsid: u32,
+    /// The way to the controller, by its name.
+    pub environment: String,
 }
 
 /// Which I/O.

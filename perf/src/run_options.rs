@@ -206,6 +206,7 @@ impl RunArguments {
                     target.hostnqn.get_or_insert_with(|| nqn.to_string());
                 }
             }
+            Target::Pcie(_) => {}
             Target::File { direct, .. } => *direct &= !self.buffered,
         }
     }

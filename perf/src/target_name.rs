@@ -1,5 +1,5 @@
-//! A target as one word: `nvme-tcp://ADDRESS[:PORT]/NQN[?nsid=N&hdgst&ddgst&hostnqn=NQN&reconnect]`, or the path of a
-//! file.
+//! A target as one word: `nvme-tcp://ADDRESS[:PORT]/NQN[?nsid=N&hdgst&ddgst&hostnqn=NQN&reconnect]`,
+//! `pcie://ADDRESS[?nsid=N&environment=NAME]`, or the path of a file.
 //!
 //! Command line, job files and reports write targets this way and no other; what is written by [`Target`]'s `Display`
 //! is read back as the same target.
@@ -9,11 +9,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use sledge_nvme::fabrics::Nqn;
+use sledge_nvme::pci::{EnvironmentKind, PciAddress};
 
-use crate::job::{NvmeTcp, Target};
+use crate::job::{NvmeTcp, Pcie, Target};
 
 /// What an address of a namespace starts with.
 pub const SCHEME: &str = "nvme-tcp://";
+
+/// What an address of a namespace of a controller in this machine starts with.
+const PCIE_SCHEME: &str = "pcie://";
 
 /// NVMe/TCP's port for I/O when none is given.
 const PORT: u16 = 4420;
@@ -30,8 +34,16 @@ pub enum TargetNameError {
     /// There is no subsystem, or its name is not an NQN.
     #[error("{0:?} is not the NQN of a subsystem: {1}")]
     Nqn(String, String),
+    /// Not the PCI address of a function.
+    #[error("{0:?} is no PCI address, as 0000:00:04.0")]
+    PciAddress(String),
+    /// Not an environment.
+    #[error("{0}")]
+    Environment(String),
     /// A parameter that is not known, or that has a value where none belongs.
-    #[error("unknown parameter {0:?}; there are nsid=N, hdgst, ddgst, hostnqn=NQN and reconnect")]
+    #[error(
+        "unknown parameter {0:?}; there are nsid=N, hdgst, ddgst, hostnqn=NQN and reconnect, and nsid=N and environment=NAME of a PCI address"
+    )]
     Parameter(String),
     /// Not a namespace.
     #[error("{0:?} is not a namespace identifier")]
@@ -43,6 +55,9 @@ impl FromStr for Target {
 
     /// Reads a target; a path stands for a file that is opened past the page cache.
     fn from_str(name: &str) -> Result<Self, TargetNameError> {
+        if let Some(rest) = name.strip_prefix(PCIE_SCHEME) {
+            return parse_pcie(rest).map(Self::Pcie);
+        }
         match name.strip_prefix(SCHEME) {
             Some(rest) => parse(rest).map(Self::NvmeTcp),
             None if name.is_empty() => Err(TargetNameError::Empty),
@@ -70,15 +85,34 @@ fn parse(rest: &str) -> Result<NvmeTcp, TargetNameError> {
             None if parameter == "hdgst" => target.header_digest = true,
             None if parameter == "ddgst" => target.data_digest = true,
             None if parameter == "reconnect" => target.reconnect = true,
-            Some(("nsid", number)) => {
-                let nsid = number.parse().ok().filter(|nsid| (1..u32::MAX).contains(nsid));
-                target.nsid = nsid.ok_or_else(|| TargetNameError::Nsid(number.into()))?;
-            }
+            Some(("nsid", number)) => target.nsid = parse_nsid(number)?,
             Some(("hostnqn", nqn)) => target.hostnqn = Some(parse_nqn(nqn)?),
             _ => return Err(TargetNameError::Parameter(parameter.into())),
         }
     }
     Ok(target)
+}
+
+fn parse_pcie(rest: &str) -> Result<Pcie, TargetNameError> {
+    let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let address: PciAddress = address.parse().map_err(|_| TargetNameError::PciAddress(address.into()))?;
+    let (mut nsid, mut environment) = (1, EnvironmentKind::default());
+    for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+        match parameter.split_once('=') {
+            Some(("nsid", number)) => nsid = parse_nsid(number)?,
+            Some(("environment", name)) => {
+                environment =
+                    name.parse().map_err(|error| TargetNameError::Environment(format!("{error}")))?;
+            }
+            _ => return Err(TargetNameError::Parameter(parameter.into())),
+        }
+    }
+    Ok(Pcie { address: address.to_string(), nsid, environment: environment.to_string() })
+}
+
+fn parse_nsid(number: &str) -> Result<u32, TargetNameError> {
+    let nsid = number.parse().ok().filter(|nsid| (1..u32::MAX).contains(nsid));
+    nsid.ok_or_else(|| TargetNameError::Nsid(number.into()))
 }
 
 fn parse_nqn(text: &str) -> Result<String, TargetNameError> {
@@ -104,6 +138,14 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, .. } => write!(f, "{}", path.display()),
+            Self::Pcie(target) => {
+                let Pcie { address, nsid, environment } = target;
+                write!(f, "{PCIE_SCHEME}{address}?nsid={nsid}")?;
+                if *environment == EnvironmentKind::default().to_string() {
+                    return Ok(());
+                }
+                write!(f, "&environment={environment}")
+            }
             Self::NvmeTcp(target) => {
                 let address = SocketAddr::new(target.traddr, target.trsvcid);
                 write!(f, "{SCHEME}{address}/{}?nsid={}", target.nqn, target.nsid)?;
@@ -143,6 +185,12 @@ mod tests {
                 "nvme-tcp://[fe80::1]/nqn.2016-06.io.spdk:c?reconnect&hostnqn=nqn.2014-08.org.nvmexpress:h",
                 "nvme-tcp://[fe80::1]:4420/nqn.2016-06.io.spdk:c?nsid=1&reconnect&hostnqn=nqn.2014-08.org.nvmexpress:h",
             ),
+            ("pcie://0000:00:04.0", "pcie://0000:00:04.0?nsid=1"),
+            (
+                "pcie://0000:0a:00.1?environment=uio_pci_generic&nsid=2",
+                "pcie://0000:0a:00.1?nsid=2&environment=uio_pci_generic",
+            ),
+            ("pcie://0000:00:04.0?environment=vfio", "pcie://0000:00:04.0?nsid=1"),
             ("/dev/nvme0n1", "/dev/nvme0n1"),
             ("data", "data"),
         ] {
@@ -157,6 +205,11 @@ mod tests {
     fn mistakes_are_named() {
         for (name, word) in [
             ("", "empty"),
+            ("pcie://", "PCI address"),
+            ("pcie://nvme0", "PCI address"),
+            ("pcie://0000:00:04.0?nsid=0", "namespace"),
+            ("pcie://0000:00:04.0?environment=spdk", "environment"),
+            ("pcie://0000:00:04.0?hdgst", "hdgst"),
             ("nvme-tcp://", "ADDRESS"),
             ("nvme-tcp://::1/nqn.2016-06.io.spdk:c", "brackets"),
             ("nvme-tcp://host/nqn.2016-06.io.spdk:c", "host"),

@@ -80,6 +80,11 @@ impl Player {
             (Some(line), Side::Target(Target::NvmeTcp(target))) => {
                 Some((line.to_owned(), Ready::Port(SocketAddr::new(target.traddr, target.trsvcid))))
             }
+            (Some(_), Side::Target(Target::Pcie(_))) => {
+                return Err(SideError::Options(
+                    "a controller of this machine needs no command to start it".into(),
+                ));
+            }
             (Some(line), Side::Target(Target::File { path, .. })) => {
                 Some((line.to_owned(), Ready::File(path.clone())))
             }

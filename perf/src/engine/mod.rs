@@ -162,7 +162,7 @@ fn run_on(
     for job in jobs {
         let first = job.cores.first().and_then(handle).ok_or(ReactorGone)?;
         let lanes = job.cores.len() * usize::from(job.lanes);
-        let attached = Attached::new(job, lanes, first, session)?;
+        let attached = Attached::new(job, lanes, first, reactors.handles(), session)?;
         plans.push(Plan::new(job, attached)?);
     }
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

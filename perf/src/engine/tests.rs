@@ -30,7 +30,7 @@ fn job(mode: Mode) -> Job {
 pub async fn run_here(job: Job) -> JobResults {
     plan::check(&job).unwrap();
     let live = Arc::new(Live::new(std::slice::from_ref(&job)));
-    let attached = Attached::new(&job, 1, &current(), &Session::default()).unwrap();
+    let attached = Attached::new(&job, 1, &current(), &[], &Session::default()).unwrap();
     let plan = Plan::new(&job, attached).unwrap();
     let shared =
         Arc::new(JobShared { index: 0, live, series: Series::new(1), failed: AtomicBool::new(false) });
@@ -214,7 +214,7 @@ fn planned(job: Job) -> Result<Plan, String> {
     let (mut simulation, node, _disk) = world();
     let planned = simulation.block_on(node, || async move {
         plan::check(&job).map_err(|error| error.to_string())?;
-        let attached = Attached::new(&job, 1, &current(), &Session::default()).unwrap();
+        let attached = Attached::new(&job, 1, &current(), &[], &Session::default()).unwrap();
         Plan::new(&job, attached).map_err(|error| error.to_string())
     });
     planned.unwrap()

@@ -1,4 +1,4 @@
-//! A lane's queue: an NVMe/TCP queue pair, or a queue of a local disk, behind one set of functions.
+//! A lane's queue: an NVMe/TCP queue pair, a way to a drive, or a queue of a local disk, behind one set of functions.
 
 use crate::workload::{Kind, Step};
 use sledge_nvme::Status;
@@ -11,8 +11,16 @@ use sledge_reactor::memory::Segments;
 pub enum Link {
     /// A namespace elsewhere.
     Nvme(QueuePair),
+    /// A namespace of a controller in this machine.
+    Drive(DriveLink),
     /// A local file or device.
     Disk(DiskLink),
+}
+
+/// A way to a namespace of a controller in this machine.
+pub struct DriveLink {
+    channel: Box<dyn Channel>,
+    depth: usize,
 }
 
 /// A queue of a local disk.
@@ -30,6 +38,11 @@ impl Link {
         Self::Nvme(pair)
     }
 
+    /// A way to a drive that takes `depth` I/Os at once.
+    pub fn channel(channel: Box<dyn Channel>, depth: usize) -> Self {
+        Self::Drive(DriveLink { channel, depth })
+    }
+
     /// A queue of a disk with blocks of 2 to the power of `shift` bytes.
     pub fn disk(queue: DiskQueue, shift: u32) -> Self {
         Self::Disk(DiskLink { queue, shift, ended: Vec::with_capacity(QUEUE_DEPTH), error: None })
@@ -39,6 +52,7 @@ impl Link {
     pub fn depth(&self) -> usize {
         match self {
             Self::Nvme(pair) => pair.depth(),
+            Self::Drive(link) => link.depth,
             Self::Disk(_) => QUEUE_DEPTH,
         }
     }
@@ -47,26 +61,8 @@ impl Link {
     #[inline]
     pub fn submit(&mut self, token: u64, step: &Step, fua: bool, data: Segments) -> Option<IoCompletion> {
         match self {
-            Self::Nvme(pair) => {
-                let operation = match step.kind {
-                    Kind::Read => Operation::Read,
-                    Kind::Write => Operation::Write,
-                    Kind::Trim => Operation::Deallocate,
-                    Kind::Flush => Operation::Flush,
-                };
-                let fua = fua && step.kind == Kind::Write;
-                match pair.submit(IoCommand {
-                    token,
-                    operation,
-                    slba: step.block,
-                    blocks: step.blocks,
-                    fua,
-                    data,
-                }) {
-                    Submitted::Pending => None,
-                    Submitted::Done(completion) => Some(completion),
-                }
-            }
+            Self::Nvme(pair) => refused(pair.submit(command(token, step, fua, data))),
+            Self::Drive(link) => refused(link.channel.submit(command(token, step, fua, data))),
             Self::Disk(link) => link.submit(token, step, fua, data),
         }
     }
@@ -74,7 +70,7 @@ impl Link {
     /// Sends what was submitted.
     #[inline]
     pub fn flush(&mut self) {
-        // A disk's requests go to the kernel at the end of the turn.
+        // A disk's requests go to the kernel at the end of the turn, a drive's doorbell is rung when it is polled.
         if let Self::Nvme(pair) = self {
             pair.flush();
         }
@@ -85,6 +81,7 @@ impl Link {
     pub fn poll(&mut self, done: &mut Vec<IoCompletion>) {
         match self {
             Self::Nvme(pair) => pair.poll(done),
+            Self::Drive(link) => link.channel.poll(done),
             Self::Disk(link) => link.poll(done),
         }
     }
@@ -94,6 +91,7 @@ impl Link {
     pub fn needs_polling(&self) -> bool {
         match self {
             Self::Nvme(pair) => pair.needs_polling(),
+            Self::Drive(link) => link.channel.needs_polling(),
             Self::Disk(_) => false,
         }
     }
@@ -104,6 +102,27 @@ impl Link {
             Self::Disk(DiskLink { error: Some(error), .. }) => error.clone(),
             _ => status.to_string(),
         }
+    }
+}
+
+/// A step as a command.
+#[inline]
+fn command(token: u64, step: &Step, fua: bool, data: Segments) -> IoCommand {
+    let operation = match step.kind {
+        Kind::Read => Operation::Read,
+        Kind::Write => Operation::Write,
+        Kind::Trim => Operation::Deallocate,
+        Kind::Flush => Operation::Flush,
+    };
+    let fua = fua && step.kind == Kind::Write;
+    IoCommand { token, operation, slba: step.block, blocks: step.blocks, fua, data }
+}
+
+#[inline]
+fn refused(submitted: Submitted) -> Option<IoCompletion> {
+    match submitted {
+        Submitted::Pending => None,
+        Submitted::Done(completion) => Some(completion),
     }
 }
 
@@ -141,6 +160,9 @@ impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Nvme(pair) => pair.fmt(f),
+            Self::Drive(link) => {
+                f.debug_struct("DriveLink").field("depth", &link.depth).finish_non_exhaustive()
+            }
             Self::Disk(link) => link.queue.fmt(f),
         }
     }

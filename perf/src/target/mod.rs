@@ -1,4 +1,4 @@
-//! What load goes to: a namespace over NVMe/TCP, or a local file or block device.
+//! What load goes to: a namespace over NVMe/TCP or of a controller in this machine, or a local file or block device.
 //!
 //! Owns the way from a [`Target`] of a job to the [`Link`]s of its lanes. Invariant: whatever a link accepts it gives
 //! back exactly once. The engine attaches a target once for each job, and opens a link on the reactor of each lane.
@@ -6,16 +6,20 @@
 //! | file | what |
 //! |---|---|
 //! | `nvme` | controllers elsewhere |
-//! | `link` | a lane's queue, of either sort |
+//! | `pcie` | controllers in this machine, without the kernel's driver |
+//! | `link` | a lane's queue, of any sort |
 
 mod link;
 mod nvme;
+mod pcie;
 
 pub use link::Link;
 pub use nvme::Session;
 
 use crate::job::{Job, Target};
+use sledge_nvme::driver::{Controller, DriverError};
 use sledge_nvme::io::Geometry;
+use sledge_nvme::pci::OpenError;
 use sledge_nvmf::host::{HostError, QueueConnector};
 use sledge_reactor::disk::{Disk, DiskOptions, DiskQueue};
 use sledge_reactor::{Handle, ReactorGone};
@@ -26,6 +30,12 @@ pub enum TargetError {
     /// The controller, or the way to it.
     #[error("{0}")]
     Host(#[from] HostError),
+    /// A controller in this machine.
+    #[error("{0}")]
+    Driver(#[from] DriverError),
+    /// The way to a controller in this machine.
+    #[error("{0}")]
+    Open(#[from] OpenError),
     /// The file or device.
     #[error("{0}")]
     Disk(#[from] std::io::Error),
@@ -52,16 +62,23 @@ pub struct Attached {
 #[derive(Clone, Debug)]
 enum Way {
     Nvme { connector: QueueConnector, nsid: u32 },
+    Pcie { controller: Controller, nsid: u32, depth: usize },
     Disk(Disk),
 }
 
 impl Attached {
     /// Attaches the target of `job`, whose `lanes` are on all of its cores together. A controller lives on `first`
-    /// for as long as `session` does.
+    /// for as long as `session` does; one in this machine is for all `reactors` of the run.
     ///
     /// # Errors
     /// When the target can't be used.
-    pub fn new(job: &Job, lanes: usize, first: &Handle, session: &Session) -> Result<Self, TargetError> {
+    pub fn new(
+        job: &Job,
+        lanes: usize,
+        first: &Handle,
+        reactors: &[Handle],
+        session: &Session,
+    ) -> Result<Self, TargetError> {
         match &job.target {
             Target::NvmeTcp(target) => {
                 let remote = nvme::attach(target, job.depth, lanes, first, session)?;
@@ -71,6 +88,12 @@ impl Attached {
                     max_lanes: Some(u64::from(remote.io_queues)),
                     way: Way::Nvme { connector: remote.connector, nsid: target.nsid },
                 })
+            }
+            Target::Pcie(target) => {
+                let local = pcie::attach(target, reactors, session)?;
+                let way = Way::Pcie { controller: local.controller, nsid: target.nsid, depth: local.depth };
+                // The driver splits what is too large for the controller.
+                Ok(Self { geometry: local.geometry, max_transfer: None, max_lanes: None, way })
             }
             Target::File { path, direct } => {
                 let modifies = job.mode.writes(job.read_percent) || job.mode.trims();
@@ -91,6 +114,9 @@ impl Attached {
     pub async fn open(&self) -> Result<Link, TargetError> {
         match &self.way {
             Way::Nvme { connector, nsid } => Ok(Link::nvme(connector.open(*nsid, self.geometry).await?)),
+            Way::Pcie { controller, nsid, depth } => {
+                Ok(Link::channel(controller.open_channel(*nsid)?, *depth))
+            }
             Way::Disk(disk) => Ok(Link::disk(DiskQueue::open(disk)?, self.geometry.block_shift())),
         }
     }

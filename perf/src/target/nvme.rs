@@ -1,15 +1,17 @@
-//! Controllers elsewhere: connected on one reactor, kept until the run is over, shut down in order.
+//! Controllers elsewhere: connected on one reactor, kept until the run is over, shut down in order. The session keeps
+//! those of this machine, too.
 
 use super::TargetError;
 use crate::job::NvmeTcp;
+use sledge_nvme::driver::Controller as LocalController;
 use sledge_nvme::fabrics::Nqn;
 use sledge_nvme::io::Geometry;
 use sledge_nvmf::host::{ConnectOptions, Controller, HostError, HostIdentity, OnLoss, QueueConnector};
 use sledge_reactor::Handle;
 use sledge_reactor::time::sleep;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a controller may take to shut down.
@@ -27,6 +29,15 @@ pub struct Remote {
 #[derive(Debug, Default)]
 pub struct Session {
     state: Arc<State>,
+    /// Those of this machine: a process has each once.
+    local: Mutex<Vec<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    address: String,
+    controller: LocalController,
+    owner: Handle,
 }
 
 #[derive(Debug, Default)]
@@ -36,8 +47,25 @@ struct State {
 }
 
 impl Session {
+    /// A controller of this machine that the run has already.
+    pub fn controller(&self, address: &str) -> Option<LocalController> {
+        let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        local.iter().find(|kept| kept.address == address).map(|kept| kept.controller.clone())
+    }
+
+    /// Keeps a controller of this machine, which lives on `owner`, until the run is over.
+    pub fn keep(&self, address: &str, controller: &LocalController, owner: &Handle) {
+        let kept = Kept { address: address.to_owned(), controller: controller.clone(), owner: owner.clone() };
+        self.local.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+    }
+
     /// Shuts the controllers down, in order as far as they answer.
     pub fn end(self) {
+        for Kept { controller, owner, .. } in self.local.into_inner().unwrap_or_else(PoisonError::into_inner)
+        {
+            // The results are known by now: how a controller ends changes nothing.
+            let _ = owner.spawn(move || async move { controller.detach().await }).wait_blocking();
+        }
         self.state.ended.store(true, Ordering::Release);
         let pause = Duration::from_millis(2);
         for _ in 0..FAREWELL.as_millis() / pause.as_millis() {
