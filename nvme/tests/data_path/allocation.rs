@@ -66,7 +66,7 @@ fn nothing_is_allocated_per_command() {
                 let mut counted = 0;
                 for index in 0..40 {
                     let (operation, blocks) = match index % 8 {
-                        0 | 1 | 2 => (Operation::Read, 8),
+                        0..=2 => (Operation::Read, 8),
                         3 | 4 => (Operation::Write, 8),
                         5 => (Operation::WriteZeroes { deallocate: false }, 8),
                         6 => (Operation::Deallocate, 100),

@@ -127,9 +127,9 @@ fn every_order_answers_each_io_once_with_its_data() {
 async fn random_orders(seed: u64) {
     let options = ModelOptions {
         mdts: 1 + (seed % 4) as u8,
-        sgl: seed % 2 == 0,
-        scattered: seed % 3 == 0,
-        verify: seed % 5 != 0,
+        sgl: seed.is_multiple_of(2),
+        scattered: seed.is_multiple_of(3),
+        verify: !seed.is_multiple_of(5),
         ..ModelOptions::default()
     };
     let queue = IoQueueOptions { depth: 8, retry_count: 200, ..IoQueueOptions::default() };
