@@ -6,4 +6,5 @@ mod alone;
 mod configuration;
 mod hosts;
 mod objects;
+mod setup;
 mod support;
