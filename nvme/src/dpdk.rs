@@ -20,7 +20,7 @@ mod memory;
 mod tests;
 
 pub use eal::{Eal, EalError, IovaMode, start};
-pub use memory::provide_pools;
+pub use memory::{provide_pools, start_with_pools};
 
 pub(crate) use container::Opened;
 pub(crate) use memory::{Block, Pages};

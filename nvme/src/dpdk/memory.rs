@@ -48,6 +48,16 @@ pub fn provide_pools(eal: &'static Eal) -> io::Result<()> {
         .map_err(|_| io::Error::other("pools have a source of memory already"))
 }
 
+/// Starts the EAL as [`start`](super::start) does, and has reactors take their pools' memory from it.
+///
+/// # Errors
+/// When either can't be.
+pub fn start_with_pools(arguments: Option<&str>) -> io::Result<&'static Eal> {
+    let eal = super::start(arguments).map_err(io::Error::other)?;
+    provide_pools(eal)?;
+    Ok(eal)
+}
+
 /// Memory that was dropped, first bytes by alignment and size.
 static KEPT: Mutex<BTreeMap<(usize, usize), Vec<Start>>> = Mutex::new(BTreeMap::new());
 

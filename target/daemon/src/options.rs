@@ -65,6 +65,12 @@ pub struct Options {
     /// Memory for I/O of each reactor, in MiB
     #[arg(long, value_name = "MIB", default_value = "128", value_parser = clap::value_parser!(u32).range(8..=65536))]
     pub memory: u32,
+
+    /// Take reactors' memory from DPDK, which NVMe drives can be attached through in any case; arguments for DPDK's EAL
+    /// are taken from SLEDGE_DPDK_ARGS
+    #[cfg(feature = "dpdk")]
+    #[arg(long)]
+    pub dpdk: bool,
 }
 
 /// How reactors wait.

@@ -79,6 +79,10 @@ pub fn run(options: &Options, ready: impl FnOnce(&Arc<Daemon>)) -> Result<(), Fa
         .map_err(|error| named(format!("can't start the management threads: {error}")))?;
     // Before the reactors, so that an early signal ends the process in order too.
     let signals = runtime.block_on(async { Signals::new() }).map_err(named)?;
+    #[cfg(feature = "dpdk")]
+    if options.dpdk {
+        sledge_nvme::dpdk::start_with_pools(None).map_err(named)?;
+    }
     let reactors = Reactors::start(options.reactors()).map_err(named)?;
 
     let handles = reactors.handles().to_vec();
