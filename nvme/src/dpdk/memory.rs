@@ -31,11 +31,18 @@ const MOST_ROUNDED: usize = 2 << 20;
 /// Smallest page that the driver thinks in.
 pub(crate) const PAGE: usize = 4096;
 
+/// Whether reactors' pools come from the EAL.
+static PROVIDED: Mutex<bool> = Mutex::new(false);
+
 /// Has reactors that start from now on take their pools' memory from the EAL.
 ///
 /// # Errors
 /// When the process has other memory for them already.
 pub fn provide_pools(eal: &'static Eal) -> io::Result<()> {
+    let mut provided = PROVIDED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *provided {
+        return Ok(());
+    }
     let backing = if eal.has_huge_pages() { Backing::HugePages } else { Backing::OrdinaryPages };
     let source = move |bytes| {
         let block = Block::new(eal, bytes, POOL_ALIGNMENT).map_err(|error| {

@@ -38,7 +38,7 @@ use crate::histogram::Latencies;
 use crate::interrupt;
 use crate::job::Job;
 use crate::results::{Direction, JobResults, Results};
-use crate::target::{Attached, Session, TargetError};
+use crate::target::{self, Attached, Session, TargetError};
 use crate::workload::Kind;
 use crate::workload::random::mix;
 use plan::Plan;
@@ -135,6 +135,7 @@ pub fn run(jobs: &[Job], options: &RunOptions) -> Result<Results, RunError> {
     cores.dedup();
     let need = cores.iter().map(|core| plan::memory(jobs, *core)).max().unwrap_or(0);
     let busy = jobs.iter().any(|job| job.busy);
+    target::prepare(jobs)?;
     let reactors = Reactors::start(ReactorOptions {
         cores: CoreList::pinned(cores.iter().copied())?,
         wait: if busy { Wait::Busy } else { Wait::default() },

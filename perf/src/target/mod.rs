@@ -19,7 +19,7 @@ pub use nvme::Session;
 use crate::job::{Job, Target};
 use sledge_nvme::driver::{Controller, DriverError};
 use sledge_nvme::io::Geometry;
-use sledge_nvme::pci::OpenError;
+use sledge_nvme::pci::{EnvironmentKind, OpenError};
 use sledge_nvmf::host::{HostError, QueueConnector};
 use sledge_reactor::disk::{Disk, DiskOptions, DiskQueue};
 use sledge_reactor::{Handle, ReactorGone};
@@ -57,6 +57,18 @@ pub struct Attached {
     /// Most lanes, where there is a limit.
     pub max_lanes: Option<u64>,
     way: Way,
+}
+
+/// What must be before the reactors of a run start: DPDK's memory for them, when a job's controller is reached through it.
+///
+/// # Errors
+/// When there is none.
+pub fn prepare(jobs: &[Job]) -> Result<(), TargetError> {
+    let dpdk = EnvironmentKind::Dpdk.to_string();
+    if jobs.iter().any(|job| matches!(&job.target, Target::Pcie(target) if target.environment == dpdk)) {
+        pcie::take_pools_from_dpdk()?;
+    }
+    Ok(())
 }
 
 #[derive(Clone, Debug)]

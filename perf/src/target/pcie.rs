@@ -48,3 +48,17 @@ fn bring_up(target: &Pcie, owner: &Handle, reactors: &[Handle]) -> Result<Contro
         owner.spawn(move || Controller::attach(function, keeper, all, ControllerOptions::default()));
     Ok(attached.wait_blocking()??)
 }
+
+/// Has reactors that start from now on take their memory from DPDK.
+#[cfg(feature = "dpdk")]
+pub fn take_pools_from_dpdk() -> Result<(), TargetError> {
+    sledge_nvme::dpdk::start_with_pools(None)?;
+    Ok(())
+}
+
+/// There is no DPDK in this program: opening the controller says so.
+#[cfg(not(feature = "dpdk"))]
+#[allow(clippy::unnecessary_wraps)]
+pub fn take_pools_from_dpdk() -> Result<(), TargetError> {
+    Ok(())
+}
