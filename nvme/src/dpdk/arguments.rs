@@ -23,7 +23,7 @@ pub(super) fn choose(given: Option<&str>, variable: Option<&str>, cpu: usize) ->
         format!("--lcores=0@{cpu}"),
         "--no-pci".to_owned(),
         "--no-telemetry".to_owned(),
-        "--log-level=lib.eal:warning".to_owned(),
+        "--log-level=lib.eal:error".to_owned(),
     ]
 }
 
