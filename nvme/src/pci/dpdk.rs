@@ -1,8 +1,9 @@
 //! A PCI function through DPDK: opened by its EAL's VFIO container, on its memory.
 //!
 //! Invariants: the EAL's own memory is mapped for the container's devices by the EAL itself, and other memory by us, at
-//! addresses that the EAL never uses; a device stays in the container as long as a mapping or memory that was made for it
-//! is there, since the container's mappings end with its last device. Registers, reset and orderly removal are VFIO's.
+//! addresses that the EAL never uses; a device stays in the container as long as one of our mappings that was made for it
+//! is there: they end with the container's last device, and the EAL, which is not told, would make them again for the next.
+//! Registers, reset and orderly removal are VFIO's.
 
 #![allow(unsafe_code)]
 
@@ -93,19 +94,19 @@ impl Memory for EalMemory {
     fn allocate(&self, bytes: usize) -> Result<DmaMemory, DmaError> {
         let (block, device_address) = Block::contiguous(self.eal, bytes)?;
         let (start, bytes) = (block.start(), block.bytes());
-        // SAFETY: the block is zeroed, aligned, ours alone until it is dropped, and mapped for the container's devices
-        // as long as one is there, which this one is until it is dropped, too.
-        Ok(unsafe { DmaMemory::new(start, bytes, device_address, Box::new((block, self.opened.clone()))) })
+        // SAFETY: the block is zeroed, aligned, ours alone until it is dropped, and mapped by the EAL for the container's
+        // devices as long as one is there.
+        Ok(unsafe { DmaMemory::new(start, bytes, device_address, Box::new(block)) })
     }
 
     unsafe fn register(&self, start: NonNull<u8>, bytes: usize) -> Result<Registration, DmaError> {
         let address = start.as_ptr().addr();
         match (Pages::of(start, bytes), &self.outside) {
             (Some(Pages::Contiguous(device_address)), _) => {
-                Ok(Registration::contiguous(address, bytes, device_address, Box::new(self.opened.clone())))
+                Ok(Registration::contiguous(address, bytes, device_address, Box::new(())))
             }
             (Some(Pages::Paged { shift, addresses }), _) => {
-                Ok(Registration::paged(address, bytes, shift, addresses, Box::new(self.opened.clone())))
+                Ok(Registration::paged(address, bytes, shift, addresses, Box::new(())))
             }
             (None, Some(space)) => {
                 // SAFETY: the caller's promise is the one that is asked for.
