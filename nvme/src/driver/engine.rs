@@ -284,6 +284,12 @@ impl Engine {
                 _ => Role::Single,
             };
             if free < if role == Role::Single { 1 } else { 2 } {
+                if role != Role::Single && self.device.as_ref().is_some_and(|device| device.pair.slots() < 2)
+                {
+                    // A queue of two entries never has room for a pair.
+                    self.ledger.fail(index, Status::INVALID_OPCODE.do_not_retry(), out);
+                    return Issued::All;
+                }
                 return Issued::Until(Waits::Slot);
             }
             let shape = &channel.shape;

@@ -155,6 +155,11 @@ impl Model {
         }
     }
 
+    /// No more commands fail that were not to fail by themselves.
+    pub fn fail_none(&self) {
+        self.lock().controls.failures.clear();
+    }
+
     /// The next `count` completions of I/O commands are posted twice.
     pub fn duplicate(&self, count: usize) {
         self.lock().controls.duplicates = count;

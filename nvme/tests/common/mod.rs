@@ -1,13 +1,16 @@
-//! What the tests of the driver share: a model controller that was brought up by hand, for the queue pair alone.
+//! What the tests of the driver share: a model controller that was brought up by hand, for the data path alone.
+#![allow(dead_code)]
 
 use std::sync::Arc;
 
 use sledge_nvme::command::DataPointerKind;
+use sledge_nvme::driver::io_queue::QueueAddresses;
 use sledge_nvme::driver::queue_pair::QueuePair;
 use sledge_nvme::function::Function;
+use sledge_nvme::identify::{Cns, IDENTIFY_BYTES};
 use sledge_nvme::model::{Model, ModelOptions};
 use sledge_nvme::opcode::Admin;
-use sledge_nvme::property::{Configuration, Property};
+use sledge_nvme::property::{Capabilities, Configuration, Property};
 use sledge_nvme::sgl::Descriptor;
 use sledge_nvme::{Command, Completion};
 use sledge_reactor::Instant;
@@ -35,7 +38,8 @@ pub struct Bench {
 impl Bench {
     pub fn new(options: ModelOptions) -> Self {
         let model = Model::new(options);
-        let admin = QueuePair::new(model.clone(), 0, 16, 4).unwrap();
+        let stride = 4 << Capabilities::from_bits(model.read_u64(0)).doorbell_stride();
+        let admin = QueuePair::new(model.clone(), 0, 16, stride).unwrap();
         model.set_bus_master(true).unwrap();
         let register = |property: Property| property.value() as usize;
         model.write_u32(register(Property::Aqa), 15 << 16 | 15);
@@ -63,15 +67,49 @@ impl Bench {
 
     /// A queue pair that the controller knows.
     pub fn queue<T>(&mut self, id: u16, depth: u16) -> QueuePair<T> {
-        let queue = QueuePair::new(self.model.clone(), id, depth, 4).unwrap();
-        let mut create = Command::new(Admin::CreateIoCompletionQueue.value(), 0);
-        create.cdw10.set(u32::from(id) | u32::from(depth - 1) << 16);
-        create.cdw11.set(1);
-        assert!(self.admin(prp(create, queue.completion_address(), 0)).status().is_success());
-        create.opcode = Admin::CreateIoSubmissionQueue.value();
-        create.cdw11.set(1 | u32::from(id) << 16);
-        assert!(self.admin(prp(create, queue.submission_address(), 0)).status().is_success());
+        let queue = QueuePair::new(self.model.clone(), id, depth, self.stride()).unwrap();
+        self.create(QueueAddresses {
+            id,
+            depth,
+            submission: queue.submission_address(),
+            completion: queue.completion_address(),
+        });
         queue
+    }
+
+    /// Bytes between doorbells.
+    pub fn stride(&self) -> usize {
+        4 << Capabilities::from_bits(self.model.read_u64(0)).doorbell_stride()
+    }
+
+    /// Tells the controller of a queue pair.
+    pub fn create(&mut self, queue: QueueAddresses) {
+        let mut create = Command::new(Admin::CreateIoCompletionQueue.value(), 0);
+        create.cdw10.set(u32::from(queue.id) | u32::from(queue.depth - 1) << 16);
+        create.cdw11.set(1);
+        assert!(self.admin(prp(create, queue.completion, 0)).status().is_success());
+        create.opcode = Admin::CreateIoSubmissionQueue.value();
+        create.cdw11.set(1 | u32::from(queue.id) << 16);
+        assert!(self.admin(prp(create, queue.submission, 0)).status().is_success());
+    }
+
+    /// Deletes a queue pair.
+    pub fn delete(&mut self, id: u16) {
+        for opcode in [Admin::DeleteIoSubmissionQueue, Admin::DeleteIoCompletionQueue] {
+            let mut delete = Command::new(opcode.value(), 0);
+            delete.cdw10.set(id.into());
+            assert!(self.admin(prp(delete, 0, 0)).status().is_success());
+        }
+    }
+
+    /// What Identify says.
+    pub fn identify<T: FromBytes>(&mut self, cns: Cns, nsid: u32) -> T {
+        let page = self.model.allocate(IDENTIFY_BYTES).unwrap();
+        let command = prp(Command::identify(cns.value(), nsid), page.device_address(0), 0);
+        assert!(self.admin(command).status().is_success());
+        let mut bytes = vec![0; IDENTIFY_BYTES];
+        page.copy_to(0, &mut bytes);
+        T::read_from_bytes(&bytes).unwrap()
     }
 
     /// Fails when the host did what it must not.
