@@ -1,17 +1,21 @@
-//! Opens an NVMe controller, asks it who it is, and says whether stray DMA is stopped: the least that an environment
+//! Opens NVMe controllers, asks them who they are, and says whether stray DMA is stopped: the least that an environment
 //! must be able to do. For the lab; a running controller is reset by this.
 //!
-//!     identify ADDRESS [vfio|uio_pci_generic|vfio-noiommu] [stray] [watch]
+//!     identify ADDRESS... [vfio|uio_pci_generic|vfio-noiommu|dpdk] [stray] [watch]
 //!
-//! `stray` adds a command with an address that was never given out; `watch` waits until the device is taken away.
+//! `stray` adds a command with an address that was never given out; `watch` waits until the first controller is taken
+//! away.
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use sledge_nvme::function::{DmaMemory, Function, Presence};
 use sledge_nvme::pci::{self, EnvironmentKind, PciAddress};
+use sledge_reactor::{Pool, PoolOptions};
 
 /// Register offsets: NVM Express Base Specification 2.0, 3.1.3.
 const CAP: usize = 0x00;
@@ -36,18 +40,50 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let address: PciAddress = arguments.first().ok_or("which controller? `sledge setup status`")?.parse()?;
-    let kind: EnvironmentKind = arguments.get(1).map_or(Ok(EnvironmentKind::Vfio), |name| name.parse())?;
+    let mut addresses: Vec<PciAddress> = Vec::new();
+    let mut kind = EnvironmentKind::Vfio;
+    let (mut stray, mut watch) = (false, false);
+    for word in std::env::args().skip(1) {
+        match (word.as_str(), word.parse()) {
+            ("stray", _) => stray = true,
+            ("watch", _) => watch = true,
+            (_, Ok(known)) => kind = known,
+            (_, Err(_)) => addresses.push(word.parse()?),
+        }
+    }
+    // All are open at once, so that what they share shows.
+    let mut open: Vec<Arc<dyn Function>> = Vec::new();
+    for address in &addresses {
+        open.push(pci::open(address, kind)?);
+    }
+    let first = open.first().ok_or("which controller? `sledge setup status` lists them")?.clone();
+    for function in &open {
+        identify(&**function, stray)?;
+    }
+    if watch {
+        println!("watching");
+        wait(Duration::from_secs(30), || {
+            std::thread::sleep(Duration::from_millis(10));
+            first.presence() != Presence::Present
+        })?;
+        let (presence, status, queue) = (first.presence(), first.read_u32(CSTS), first.read_u64(ASQ));
+        println!("it is {presence:?}; CSTS {status:#x}, ASQ {queue:#x}");
+        first.write_u64(ASQ, 0);
+        return Ok(());
+    }
+    // Whoever closes the last one ends the kernel's mappings; a next one must not trust in those.
+    drop((first, open));
+    for address in &addresses {
+        identify(&*pci::open(address, kind)?, false)?;
+    }
+    Ok(())
+}
+
+/// Brings a controller up, asks who it is, and resets it.
+fn identify(function: &dyn Function, stray: bool) -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
-    let function = pci::open(&address, kind)?;
-    let function = &*function;
-    println!(
-        "open: {} by {}, {} bytes of registers",
-        function.address(),
-        function.environment(),
-        function.register_bytes()
-    );
+    let (name, environment) = (function.address(), function.environment());
+    println!("open: {name} by {environment}, {} bytes of registers", function.register_bytes());
     let capabilities = function.read_u64(CAP);
     println!("CAP {capabilities:#018x}, VS {:#010x}, {:?}", function.read_u32(VS), function.presence());
     function.set_bus_master(true)?;
@@ -61,34 +97,30 @@ fn run() -> Result<(), Box<dyn Error>> {
         String::from_utf8_lossy(&bytes).trim().to_owned()
     };
     println!("identify: status {status:#x}, serial {:?}, model {:?}", text(4, 20), text(24, 40));
+    if data.read::<u32>(0) == 0xa5a5_a5a5 {
+        return Err("the controller's answer did not arrive in memory".into());
+    }
 
-    // Memory that was there before: a pool of a reactor's, say.
-    let pool = function.allocate(2 << 20)?;
-    println!("memory: queues at {:#x}, 2 MiB at {:#x}", data.device_address(0), pool.device_address(0));
+    // Memory that was there before, and reaches over several pages.
+    let pool = Pool::new(&PoolOptions { total_bytes: 4 << 20 })?;
+    let mut buffer = pool.allocate(1 << 20).ok_or("the pool has no buffer")?;
+    buffer.fill(0xa5);
+    let start = NonNull::from(&mut buffer[8192]);
+    // SAFETY: the registration is dropped before the buffer, below.
+    let registered = unsafe { function.register(start, 64 << 10) }?;
+    let (to, run) = registered.device_address(start.as_ptr().addr()).ok_or("an address of the first byte")?;
+    let status = admin.identify(to)?;
+    drop(registered);
+    let serial = String::from_utf8_lossy(&buffer[8192 + 4..8192 + 24]).trim().to_owned();
+    println!("registered: at {to:#x}, {run} bytes in one piece; status {status:#x}, serial {serial:?}");
+    if serial != text(4, 20) || buffer[8191] != 0xa5 || buffer[8192 + 4096] != 0xa5 {
+        return Err("the controller's answer did not arrive where it should".into());
+    }
 
-    if arguments.iter().any(|word| word == "stray") {
-        let was = data.device_address(0);
-        drop(data);
-        drop(pool);
+    if stray {
         // No address that was ever given out.
         let status = admin.identify(0x12_3450_0000)?;
-        println!("stray: status {status:#x} as the device tells it (its memory was at {was:#x})");
-    }
-    if arguments.iter().any(|word| word == "watch") {
-        println!("watching");
-        wait(Duration::from_secs(30), || {
-            std::thread::sleep(Duration::from_millis(10));
-            function.read_u32(CSTS);
-            function.presence() != Presence::Present
-        })?;
-        println!(
-            "it is {:?}; CSTS {:#x}, ASQ {:#x}",
-            function.presence(),
-            function.read_u32(CSTS),
-            function.read_u64(ASQ)
-        );
-        function.write_u64(ASQ, 0);
-        return Ok(());
+        println!("stray: status {status:#x} as the device tells it");
     }
     function.write_u32(CC, 0);
     println!("reset: {:?}, bus {:?}", function.reset(), function.presence());

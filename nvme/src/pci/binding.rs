@@ -145,10 +145,17 @@ pub fn unbind(system: &System, addresses: &[PciAddress]) -> Result<Vec<String>, 
     }
     ours.into_iter()
         .map(|(address, driver)| match driver {
-            Some(driver) if driver != VFIO_PCI && driver != UIO_PCI_GENERIC => Ok(driver),
-            _ => move_back(system, address)?.ok_or(BindError::NotTakenBack(address)),
+            Some(driver) if !for_user_space(&driver) => Ok(driver),
+            // One that was told the device's identity by hand takes it again; that is no way back.
+            _ => move_back(system, address)?
+                .filter(|driver| !for_user_space(driver))
+                .ok_or(BindError::NotTakenBack(address)),
         })
         .collect()
+}
+
+fn for_user_space(driver: &str) -> bool {
+    driver == VFIO_PCI || driver == UIO_PCI_GENERIC
 }
 
 /// Makes sure that nobody uses the controller, and holds its disks.

@@ -75,6 +75,14 @@ pub(super) fn addresses(
     bytes: usize,
     page_bytes: usize,
 ) -> Result<Box<[u64]>, NoAddress> {
+    // A child that shared the pages would make our next write go to a copy, which the device does not know of.
+    // SAFETY: the advice is about children only; the caller's range is mapped.
+    if unsafe {
+        libc::madvise(start.as_ptr().cast(), bytes.next_multiple_of(page_bytes), libc::MADV_DONTFORK)
+    } != 0
+    {
+        return Err(io::Error::last_os_error().into());
+    }
     let pagemap = File::open("/proc/self/pagemap")?;
     let mut found = Vec::with_capacity(bytes.div_ceil(page_bytes));
     for offset in (0..bytes).step_by(page_bytes) {

@@ -86,6 +86,11 @@ impl<'a> Usage<'a> {
                 self.look(&partition, &mut uses);
             }
         }
+        // Whoever claims a partition has a claim on the disk, too.
+        let path = format!("/dev/{}", file_name(disk));
+        if uses.is_empty() && self.claimed(&path) {
+            uses.push(format!("{path} is claimed by the kernel or by a program"));
+        }
         // Sizes are in units of 512 bytes whatever the block size.
         let bytes = number(&disk.join("size")).map_or(0, |sectors| sectors.unsigned_abs() * 512);
         BlockDevice { name: file_name(disk), bytes, uses }
@@ -110,9 +115,6 @@ impl<'a> Usage<'a> {
         }
         for process in self.processes(&path) {
             uses.push(format!("{path} is open in {process}"));
-        }
-        if uses.is_empty() && self.claimed(&path) {
-            uses.push(format!("{path} is claimed by the kernel or by a program"));
         }
     }
 

@@ -120,6 +120,7 @@ impl Container {
 /// What a kernel before 5.4 does not tell: 39 bits, the least of Intel's IOMMUs, without x86's interrupt window.
 fn allowed(container: &File) -> io::Result<Vec<RangeInclusive<u64>>> {
     let told = call::allowed_addresses(container)?;
+    tracing::debug!(?told, "addresses that the IOMMU allows");
     Ok(told.unwrap_or_else(|| vec![0..=0xfedf_ffff, 0xfef0_0000..=(1 << 39) - 1]))
 }
 
