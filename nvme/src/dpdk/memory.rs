@@ -52,7 +52,9 @@ pub fn provide_pools(eal: &'static Eal) -> io::Result<()> {
         Ok(unsafe { PoolMemory::new(block.start(), bytes, backing, block) })
     };
     memory::set_pool_source(Box::new(source))
-        .map_err(|_| io::Error::other("pools have a source of memory already"))
+        .map_err(|_| io::Error::other("reactors have another source of memory already"))?;
+    *provided = true;
+    Ok(())
 }
 
 /// Starts the EAL as [`start`](super::start) does, and has reactors take their pools' memory from it.
