@@ -30,11 +30,12 @@ def libraries(program):
     return [word for line in told.splitlines() for word in line.split() if word.startswith("/")]
 
 
-def guest_folder(folder, steps, names, given=None):
+def guest_folder(folder, steps, names, given=None, *options):
     """Makes the folder that becomes /test in the guest and returns its path.
 
     It holds `steps`/main, the libraries of steps, and the programs `names`, without what only a debugger reads, with the
-    libraries that they load. The programs are those of the folder `given`, or built.
+    libraries that they load. The programs are those of the folder `given`, or built with cargo's `options`; one that
+    is not in the folder, too.
     """
     test = os.path.join(folder, "test")
     for part in ("bin", "lib"):
@@ -42,11 +43,11 @@ def guest_folder(folder, steps, names, given=None):
     for name in os.listdir(os.path.join(HERE, steps)):
         shutil.copy(os.path.join(HERE, steps, name), os.path.join(test, name if name != "library" else "drive-library"))
     shutil.copy(os.path.join(HERE, "steps", "library"), test)
-    def found(name):
-        places = [os.path.join(given, part, name) for part in ("", "examples")]
-        return next((place for place in places if os.path.exists(place)), places[0])
-
-    for name, path in zip(names, [found(name) for name in names] if given else built(names)):
+    paths = {name: place for name in names for part in ("examples", "")
+             if given and os.path.exists(place := os.path.join(given, part, name))}
+    lacking = [name for name in names if name not in paths]
+    paths.update(zip(lacking, built(lacking, *options) if lacking else []))
+    for name, path in paths.items():
         there = os.path.join(test, "bin", name)
         subprocess.run(["strip", "--strip-debug", "-o", there, path], check=True)
         for library in libraries(path):
