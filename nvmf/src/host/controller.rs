@@ -95,6 +95,33 @@ impl Controller {
         *self.inner.state.borrow()
     }
 
+    /// A number for each connection that it had, rising; none while it is not connected.
+    pub fn incarnation(&self) -> Option<u64> {
+        let epoch = self.inner.shared.epoch();
+        (epoch != GIVEN_UP && epoch.is_multiple_of(2)).then_some(epoch)
+    }
+
+    /// Resets the controller (CC.EN to 0), which ends its commands, and lets it be connected again as after a loss.
+    ///
+    /// # Errors
+    /// When it is not connected, or does not answer; it is connected again all the same.
+    pub async fn reset(&self) -> Result<(), HostError> {
+        let inner = self.inner.clone();
+        let epoch = self.incarnation().ok_or(Loss::ControllerLost)?;
+        let limit = inner.options.connect_timeout;
+        let admin = inner.admin.borrow().clone();
+        let disabled = async {
+            set_property(&admin, limit, Property::Cc, 0).await?;
+            while status(&admin, limit).await?.ready() {
+                sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        };
+        let disabled = within("the controller's reset", limit, disabled).await.and_then(|disabled| disabled);
+        inner.shared.fail(epoch, disabled.is_err());
+        disabled
+    }
+
     /// Why the connection was lost last, or why the last attempt to reconnect failed.
     pub fn last_error(&self) -> Option<String> {
         self.inner.last_error.borrow().clone()
@@ -274,7 +301,7 @@ async fn keep(weak: Weak<Inner>) {
         tracing::warn!(address = %inner.options.address, %loss, "lost a controller");
         *inner.last_error.borrow_mut() = Some(loss.to_string());
         inner.admin.borrow().clone().close(Loss::ControllerLost);
-        inner.shared.fail(inner.shared.epoch());
+        inner.shared.fail(inner.shared.epoch(), loss.is_silent());
         if !reconnect(&inner).await {
             *inner.state.borrow_mut() = ControllerState::Ended;
             inner.shared.give_up();

@@ -32,6 +32,19 @@ pub enum Loss {
     Disconnected,
 }
 
+impl Loss {
+    /// Whether the controller may still hold commands that were sent on the connection: it did not let go of it, as far
+    /// as we know.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        match self {
+            Loss::EndOfStream | Loss::Terminated(_) => false,
+            Loss::Socket(kind) => !matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+            Loss::Protocol(_) | Loss::CommandTimeout | Loss::ControllerLost | Loss::Disconnected => true,
+        }
+    }
+}
+
 fn termination_words(request: &Termination) -> String {
     match request.status {
         Some(status) => format!("{status} (information {:#x})", request.information),

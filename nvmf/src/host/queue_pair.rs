@@ -62,6 +62,8 @@ struct Inner {
     state: QueuePairState,
     queue: Queue<TcpStream>,
     overflow: VecDeque<IoCommand>,
+    /// The controller may still have commands of the connection that was lost last.
+    lost_silently: bool,
     /// Commands that ended with no queue to give them back: they had not been sent, or their queue was replaced.
     stranded: Vec<IoCompletion>,
 }
@@ -103,6 +105,7 @@ impl QueueConnector {
             epoch,
             state: QueuePairState::Live,
             overflow: VecDeque::with_capacity(queue.slots.depth() * OVERFLOW),
+            lost_silently: false,
             stranded: Vec::new(),
             queue,
         };
@@ -152,6 +155,17 @@ impl QueuePair {
     /// How it is.
     pub fn state(&self) -> QueuePairState {
         self.inner.borrow().state
+    }
+
+    /// Which connection of its controller it is part of, see [`Controller::incarnation`]; meaningless unless live.
+    pub fn incarnation(&self) -> u64 {
+        self.inner.borrow().epoch
+    }
+
+    /// Whether the controller may still be at work on commands of the connection that was lost last, rather than having
+    /// closed or reset it. They might then take effect after anything that is done elsewhere.
+    pub fn lost_silently(&self) -> bool {
+        self.inner.borrow().lost_silently
     }
 
     /// Queue identifier.
@@ -328,7 +342,11 @@ impl Inner {
             tracing::debug!(qid = self.qid, %loss, "lost a queue pair");
         }
         self.state = QueuePairState::Reconnecting;
-        self.connector.shared.fail(self.epoch);
+        let own = self.queue.loss().is_none_or(Loss::is_silent);
+        self.connector.shared.fail(self.epoch, own);
+        // Closed because another queue was lost: the cause is that one's.
+        let follows = matches!(self.queue.loss(), Some(Loss::ControllerLost));
+        self.lost_silently = if follows { self.connector.shared.lost_silently() } else { own };
         if self.connector.options.on_loss == OnLoss::Fail {
             self.fail_all();
         }
@@ -398,7 +416,7 @@ async fn keep(weak: Weak<RefCell<Inner>>) {
             }
             Err(error) => {
                 tracing::debug!(qid, %error, "reopening a queue pair failed");
-                connector.shared.fail(epoch);
+                connector.shared.fail(epoch, true);
             }
         }
     }

@@ -36,24 +36,38 @@ struct Inner {
     parameters: Parameters,
     /// Queue identifiers in use: index 0 is identifier 1.
     taken: Vec<bool>,
+    /// The controller may still have commands of the connection that was lost last.
+    silent: bool,
 }
 
 impl Shared {
     /// A connected controller.
     pub(super) fn new(parameters: Parameters) -> Self {
-        Self { epoch: AtomicU64::new(0), inner: Mutex::new(Inner { parameters, taken: Vec::new() }) }
+        Self { epoch: AtomicU64::new(0), inner: Mutex::new(Inner { parameters, ..Inner::default() }) }
     }
 
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// A queue of this epoch failed.
-    pub(super) fn fail(&self, epoch: u64) {
-        if epoch.is_multiple_of(2) {
-            // Somebody else may have been first.
-            let _ = self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Acquire);
+    /// A queue of this epoch failed. `silent`: as far as we know the controller has not let go of it.
+    pub(super) fn fail(&self, epoch: u64, silent: bool) {
+        if !epoch.is_multiple_of(2) {
+            return;
         }
+        // Under the lock, so that whoever sees the new epoch reads its cause.
+        self.with(|inner| {
+            let moved = self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Acquire);
+            // Else somebody was first, and knows the cause.
+            if moved.is_ok() {
+                inner.silent = silent;
+            }
+        });
+    }
+
+    /// Whether the controller may still have commands of the connection that was lost last.
+    pub(super) fn lost_silently(&self) -> bool {
+        self.with(|inner| inner.silent)
     }
 
     /// The controller is connected again.

@@ -56,6 +56,11 @@ pub trait BlockDevice: Any + Send + Sync {
     /// What it has done, over all channels.
     fn statistics(&self) -> DeviceStatistics;
 
+    /// The names that hosts know the namespace behind it by already, for one that has such names.
+    fn namespace_identity(&self) -> Option<crate::nvme::Identity> {
+        None
+    }
+
     /// The device below, for one that stands on another.
     fn lower(&self) -> Option<Arc<dyn BlockDevice>> {
         None
@@ -104,6 +109,9 @@ pub enum Description {
         /// The device below.
         base_bdev: String,
     },
+    /// A namespace of an NVMe controller.
+    #[serde(untagged)]
+    Nvme(crate::nvme::report::NvmeDescription),
 }
 
 /// Why a device could not be made, found, used or removed.

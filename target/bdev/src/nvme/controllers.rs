@@ -1,0 +1,365 @@
+//! The table of named controllers, and what the management side does with it: attach, detach, reset, ask.
+//!
+//! Invariant: names are unique, and a controller in the table has at least one path. One change is made at a time, by
+//! the management side; each is bounded in time and leaves I/O on other paths alone. A cheap handle: clones are the
+//! same table.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use sledge_nvme::Command;
+use sledge_nvme::fabrics::Nqn;
+use sledge_nvmf::host::{AdminData, AdminReply};
+use sledge_reactor::message::Handle;
+use uuid::Uuid;
+
+use super::controller::{Change, Changes, Controller};
+use super::device::NvmeDevice;
+use super::error::NvmeError;
+use super::options::{AttachOptions, Multipath, NvmeOptions, Transport, host_nqn};
+use super::path::{Path, PathState};
+use super::report::{self, ControllerReport, IoPathReport};
+use super::tcp::{self, Connected, within};
+use crate::device::{BlockDevice, check_shape};
+
+/// How long an attach may take in all.
+const ATTACH_LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Inner {
+    reactors: OnceLock<Vec<Handle>>,
+    controllers: Mutex<Vec<Arc<Controller>>>,
+    changes: Arc<Changes>,
+    paths: AtomicU64,
+    /// This process as a host, where nothing else is asked for.
+    host: OnceLock<Option<Nqn>>,
+}
+
+/// All NVMe controllers of a process.
+#[derive(Clone, Default)]
+pub struct Controllers {
+    inner: Arc<Inner>,
+}
+
+/// What an attach did.
+pub struct Attached {
+    /// Devices that it made, which are to be registered.
+    pub made: Vec<Arc<NvmeDevice>>,
+    /// Names of all devices that the path leads to.
+    pub names: Vec<String>,
+    path: u64,
+}
+
+/// What a detach is going to do; see [`Controllers::finish_detach`].
+pub struct Detaching {
+    /// Devices that go with the last path.
+    pub devices: Vec<Arc<NvmeDevice>>,
+    controller: Arc<Controller>,
+    paths: Vec<Arc<Path>>,
+}
+
+impl Controllers {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says on which reactors controllers live. Nothing can be attached before.
+    pub fn start(&self, reactors: Vec<Handle>) {
+        // They are started once in a process.
+        let _ = self.inner.reactors.set(reactors);
+    }
+
+    /// Has `tell` called, on any thread, when [`Controllers::take_changes`] has something. It must not block.
+    pub fn on_change(&self, tell: impl Fn() + Send + Sync + 'static) {
+        self.inner.changes.on_change(Arc::new(tell));
+    }
+
+    /// What controllers announced since the last call.
+    #[must_use]
+    pub fn take_changes(&self) -> Vec<Change> {
+        self.inner.changes.take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Controller>>> {
+        self.inner.controllers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Controller>, NvmeError> {
+        let found = self.lock().iter().find(|controller| controller.name == name).cloned();
+        found.ok_or_else(|| NvmeError::NotFound { name: name.to_owned() })
+    }
+
+    fn host(&self) -> Option<Nqn> {
+        self.inner.host.get_or_init(|| host_nqn(Uuid::new_v4())).clone()
+    }
+
+    /// Attaches a path, to a controller of that name if there is one. Waits until it is connected and its namespaces
+    /// are known, for a bounded time.
+    ///
+    /// # Errors
+    /// It can't be reached, leads elsewhere than the paths that are there, or is not wanted. Nothing has changed then.
+    pub async fn attach(
+        &self,
+        options: AttachOptions,
+        settings: &NvmeOptions,
+    ) -> Result<Attached, NvmeError> {
+        let name = options.name.clone();
+        let wrong =
+            |parameter, problem: String| NvmeError::Parameter { name: name.clone(), parameter, problem };
+        check_shape(&format!("{name}n1"), 1, 512)?;
+        let before = self.find(&name).ok();
+        if let Some(before) = &before {
+            let known = |path: &Arc<Path>| path.leads_to(&options.transport);
+            if before.paths().iter().any(known) {
+                return Err(NvmeError::PathExists { name });
+            }
+            let off = options.multipath == Multipath::Disable || before.multipath == Multipath::Disable;
+            if off || matches!(options.transport, Transport::Pcie { .. }) {
+                return Err(NvmeError::Exists { name });
+            }
+            match (&before.options.transport, &options.transport) {
+                (Transport::Tcp { subsystem: one, .. }, Transport::Tcp { subsystem: two, .. })
+                    if one == two => {}
+                _ => return Err(wrong("subnqn", "is another than that of the paths that are there".into())),
+            }
+        }
+        let host = options.host.clone().or_else(|| self.host());
+        let host = host.ok_or_else(|| wrong("hostnqn", "is needed".into()))?;
+        let controllers = self.clone();
+        let number = self.inner.paths.fetch_add(1, Ordering::Relaxed);
+        let settings = settings.clone();
+        let attaching = self.owner(number)?.spawn(move || async move {
+            let to = options.transport.to_string();
+            let connecting = tcp::connect(number, options.clone(), settings.clone(), host);
+            let Some(connected) = within(ATTACH_LIMIT, connecting).await else {
+                return Err(NvmeError::Timeout { what: format!("attaching {to}"), limit: ATTACH_LIMIT });
+            };
+            let connected = connected?;
+            let changes = controllers.inner.changes.clone();
+            let about = connected.look.about.clone();
+            let controller =
+                before.unwrap_or_else(|| Arc::new(Controller::new(&options, &settings, about, changes)));
+            controllers.take_in(&controller, connected).await
+        });
+        attaching.await?
+    }
+
+    /// Takes a connected path into a controller, and the controller into the table. On the path's owner.
+    async fn take_in(
+        &self,
+        controller: &Arc<Controller>,
+        connected: Connected,
+    ) -> Result<Attached, NvmeError> {
+        let Connected { path, look } = connected;
+        let made = match controller.add_path(&path, &look) {
+            Ok(made) => made,
+            Err(error) => {
+                path.close(PathState::Disabled).await;
+                return Err(error);
+            }
+        };
+        {
+            let mut all = self.lock();
+            if !all.iter().any(|known| Arc::ptr_eq(known, controller)) {
+                all.push(controller.clone());
+            }
+        }
+        controller.watch(&path, look.incarnation);
+        let devices = controller.devices();
+        let led = devices.iter().filter(|device| device.route_of(&path).is_some());
+        let names = led.map(|device| device.name().to_owned()).collect();
+        tracing::info!(name = controller.name, to = %path.options.transport, "attached an NVMe controller");
+        Ok(Attached { made, names, path: path.number })
+    }
+
+    /// The reactor for a path's controller.
+    fn owner(&self, number: u64) -> Result<&Handle, NvmeError> {
+        let reactors = self.inner.reactors.get().ok_or(NvmeError::NotStarted)?;
+        let at = number.checked_rem(reactors.len() as u64).ok_or(NvmeError::NotStarted)?;
+        Ok(&reactors[at as usize])
+    }
+
+    /// Takes an attach back.
+    pub fn undo_attach(&self, attached: &Attached) {
+        let all = self.lock().clone();
+        for controller in all {
+            let mut paths = controller.paths();
+            paths.retain(|path| path.number == attached.path);
+            if !paths.is_empty() {
+                attached.made.iter().for_each(|device| controller.forget(device));
+                self.let_go(&controller, &paths);
+            }
+        }
+    }
+
+    /// Prepares to detach a controller, or only those of its paths that `which` picks. Its devices go with its last
+    /// path; they must not be in use, which the caller sees to.
+    ///
+    /// # Errors
+    /// There is no such controller or path.
+    pub fn detach(&self, name: &str, which: impl Fn(&AttachOptions) -> bool) -> Result<Detaching, NvmeError> {
+        let controller = self.find(name)?;
+        let all = controller.paths();
+        let paths: Vec<_> = all.iter().filter(|path| which(&path.options)).cloned().collect();
+        if paths.is_empty() {
+            return Err(NvmeError::NoSuchPath { name: name.to_owned() });
+        }
+        let devices = if paths.len() == all.len() { controller.devices() } else { Vec::new() };
+        Ok(Detaching { devices, controller, paths })
+    }
+
+    /// Detaches; connections are closed in their own time.
+    pub fn finish_detach(&self, detaching: Detaching) {
+        let Detaching { controller, paths, .. } = detaching;
+        self.let_go(&controller, &paths);
+    }
+
+    fn let_go(&self, controller: &Arc<Controller>, paths: &[Arc<Path>]) {
+        for path in paths {
+            controller.remove_path(path);
+            let (closing, owner) = (path.clone(), path.owner.clone());
+            drop(owner.spawn(move || async move { closing.close(PathState::Disabled).await }));
+            tracing::info!(name = controller.name, to = %path.options.transport, "detached an NVMe controller");
+        }
+        if controller.paths().is_empty() {
+            self.lock().retain(|known| !Arc::ptr_eq(known, controller));
+        }
+    }
+
+    /// All controllers, or the one of a name, in the order in which they were attached.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn list(&self, name: Option<&str>) -> Result<Vec<ControllerReport>, NvmeError> {
+        let chosen = match name {
+            Some(name) => vec![self.find(name)?],
+            None => self.lock().clone(),
+        };
+        Ok(chosen.iter().map(|controller| report::controller(controller)).collect())
+    }
+
+    /// The attaches that made the table, in order.
+    #[must_use]
+    pub fn attaches(&self) -> Vec<AttachOptions> {
+        let all = self.lock().clone();
+        all.iter().flat_map(|controller| controller.paths()).map(|path| path.options.clone()).collect()
+    }
+
+    /// The paths of a device.
+    #[must_use]
+    pub fn io_paths(&self, device: &NvmeDevice) -> Vec<IoPathReport> {
+        report::io_paths(device)
+    }
+
+    /// Has a device prefer the path whose controller has this identifier.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn set_preferred(&self, device: &NvmeDevice, cntlid: u16) -> Result<(), NvmeError> {
+        let routes = device.routes();
+        let route = routes.iter().find(|route| route.path.about().cntlid == cntlid);
+        let route = route.ok_or_else(|| NvmeError::NoSuchPath { name: device.controller().to_owned() })?;
+        device.set_preferred(Some(route.path.number));
+        Ok(())
+    }
+
+    /// The controller's paths, or the one with this controller identifier.
+    fn paths_of(
+        &self,
+        name: &str,
+        cntlid: Option<u16>,
+    ) -> Result<(Arc<Controller>, Vec<Arc<Path>>), NvmeError> {
+        let controller = self.find(name)?;
+        let mut paths = controller.paths();
+        paths.retain(|path| cntlid.is_none_or(|cntlid| path.about().cntlid == cntlid));
+        if paths.is_empty() {
+            return Err(NvmeError::NoSuchPath { name: name.to_owned() });
+        }
+        Ok((controller, paths))
+    }
+
+    /// Sends an admin command over the first path that is connected.
+    ///
+    /// # Errors
+    /// None is connected, or the controller fails the command.
+    pub async fn admin(
+        &self,
+        name: &str,
+        command: Command,
+        data: AdminData,
+    ) -> Result<AdminReply, NvmeError> {
+        let (_, paths) = self.paths_of(name, None)?;
+        let live = paths.iter().find(|path| path.state() == PathState::Live);
+        let path = live.ok_or_else(|| NvmeError::NotConnected { name: name.to_owned() })?;
+        path.admin(command, data).await
+    }
+
+    /// Resets a controller, or the one with this identifier: its I/O goes on over other paths, or waits. One that was
+    /// given up is connected again.
+    ///
+    /// # Errors
+    /// There is none, or it can't be reached.
+    pub async fn reset(&self, name: &str, cntlid: Option<u16>) -> Result<(), NvmeError> {
+        let (controller, paths) = self.paths_of(name, cntlid)?;
+        for path in paths {
+            match path.state() {
+                PathState::Live => path.reset().await?,
+                PathState::GivenUp => self.revive(&controller, &path).await?,
+                // It is being brought back already, or is to stay away.
+                PathState::Lost | PathState::Disabled => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Disconnects a controller, or the one with this identifier, until it is enabled.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn disable(&self, name: &str, cntlid: Option<u16>) -> Result<(), NvmeError> {
+        let (controller, paths) = self.paths_of(name, cntlid)?;
+        for path in paths {
+            path.close(PathState::Disabled).await;
+            controller.lost(&path);
+        }
+        Ok(())
+    }
+
+    /// Connects a controller that was disabled or given up, or the one with this identifier.
+    ///
+    /// # Errors
+    /// There is none, or it can't be reached.
+    pub async fn enable(&self, name: &str, cntlid: Option<u16>) -> Result<(), NvmeError> {
+        let (controller, paths) = self.paths_of(name, cntlid)?;
+        for path in paths.iter().filter(|path| path.is_over()) {
+            self.revive(&controller, path).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a new path in the place of one that is over.
+    async fn revive(&self, controller: &Arc<Controller>, old: &Arc<Path>) -> Result<(), NvmeError> {
+        let (options, settings) = (old.options.clone(), old.settings.clone());
+        let missing = || NvmeError::NotConnected { name: controller.name.clone() };
+        let host = options.host.clone().or_else(|| self.host()).ok_or_else(missing)?;
+        let number = self.inner.paths.fetch_add(1, Ordering::Relaxed);
+        let (controllers, controller, old) = (self.clone(), controller.clone(), old.clone());
+        let reviving = self.owner(number)?.spawn(move || async move {
+            let connecting = tcp::connect(number, options, settings, host);
+            let Some(connected) = within(ATTACH_LIMIT, connecting).await else {
+                let what = format!("attaching {}", old.options.transport);
+                return Err(NvmeError::Timeout { what, limit: ATTACH_LIMIT });
+            };
+            let attached = controllers.take_in(&controller, connected?).await?;
+            for device in attached.made {
+                controllers.inner.changes.push(Change::Appeared(device));
+            }
+            controller.remove_path(&old);
+            Ok(())
+        });
+        reviving.await?
+    }
+}

@@ -1,0 +1,44 @@
+//! The NVMe device: a namespace of a controller elsewhere, reached over NVMe/TCP or, as a drive of this machine, over
+//! PCIe; over one path or several.
+//!
+//! Owns the named controllers ([`Controllers`]), their paths, and the devices of their namespaces. Invariants: a command
+//! is answered exactly once, whatever becomes of its path; a command whose outcome is not known is sent again only if
+//! doing it twice gives what doing it once gives, and not while its first copy may still be under way; a path carries
+//! I/O only in a connection in which its namespace was found to be the same as before (identifiers, block size, no
+//! smaller). A device that has lost all paths stays: its I/O waits, and then fails with a status that hosts retry.
+//! The management side attaches and detaches; reactors open channels.
+//!
+//! | file | what |
+//! |---|---|
+//! | `controllers` | the table of named controllers: attach, detach, find |
+//! | `controller` | one name: its paths and devices, and what a look at a path's namespaces changes |
+//! | `path`, `tcp` | one way to a controller, and the task that keeps it |
+//! | `found` | a namespace as a path shows it: geometry, identity |
+//! | `route` | one path's way to one namespace: connection and ANA state |
+//! | `device` | the block device |
+//! | `channel`, `lower` | one reactor's I/O on a device, and its queue on each route |
+//! | `select`, `retry` | which route a command takes, and whether it is sent again: pure |
+//! | `split` | commands that are larger than a controller takes |
+//! | `options`, `error`, `report` | what is asked for, why not, and what is told |
+
+mod channel;
+mod controller;
+mod controllers;
+mod device;
+mod error;
+mod found;
+mod lower;
+pub mod options;
+mod path;
+pub mod report;
+mod retry;
+mod route;
+mod select;
+mod split;
+mod tcp;
+
+pub use controller::Change;
+pub use controllers::{Attached, Controllers, Detaching};
+pub use device::NvmeDevice;
+pub use error::NvmeError;
+pub use found::Identity;
