@@ -75,7 +75,7 @@ pub(crate) struct NvmeChannel {
     number: u64,
     lowers: Vec<Lower>,
     entries: Slab<Entry>,
-    wholes: Slab<Whole>,
+    wholes: Slab<Box<Whole>>,
     /// Entries that wait here, oldest first.
     waiting: VecDeque<u32>,
     finished: Vec<IoCompletion>,
@@ -276,7 +276,7 @@ impl NvmeChannel {
         };
         let token = whole.token;
         let room = MAX_OUTSTANDING - self.entries.len() >= pieces.len();
-        let number = match room.then(|| self.wholes.insert(whole)) {
+        let number = match room.then(|| self.wholes.insert(Box::new(whole))) {
             Some(Ok(number)) => number,
             Some(Err(_)) | None => {
                 self.counters.count(operation, 0, now, BUSY);

@@ -131,7 +131,6 @@ fn storm(seed: u64, mode: PathMode) -> (Tally, u64) {
 // delayed undo a newer one.
 #[test]
 fn a_lost_path_loses_nothing() {
-    let mut failed = 0;
     for seed in seeds(12) {
         let mode = if seed % 4 < 2 { PathMode::ActivePassive } else { PathMode::ActiveActive };
         let (tally, _) = storm(seed, mode);
