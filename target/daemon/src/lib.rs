@@ -9,6 +9,7 @@ pub mod logging;
 pub mod methods;
 pub mod model;
 pub mod notify;
+pub mod nvme_changes;
 pub mod options;
 pub mod process;
 pub mod quick_start;

@@ -25,6 +25,7 @@ use crate::daemon::{ClientCalls, Daemon};
 use crate::logging::{self, LogControl};
 use crate::model::{Draft, Environment, Model};
 use crate::notify::{self, notify};
+use crate::nvme_changes;
 use crate::options::{DRAIN_LIMIT, Options};
 use crate::quick_start;
 use crate::rpc::{server, socket};
@@ -34,6 +35,9 @@ pub type Failure = String;
 
 /// How long the end waits for answers to management clients to leave.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// The call of a configuration that waits for reactors.
+const NEEDS_REACTORS: &str = "bdev_nvme_attach_controller";
 
 /// Exit status of a process that was told to end at once.
 const ENDED_AT_ONCE: i32 = 130;
@@ -67,6 +71,9 @@ pub fn run(options: &Options, ready: impl FnOnce(&Arc<Daemon>)) -> Result<(), Fa
     logging::log_panics();
     let source = Source::read(options)?;
     let empty = Model::new(Environment::new(options.cores.count()));
+    // Controllers elsewhere are connected while the configuration is read, by reactors; else these start last.
+    let early = source.entries.iter().any(|entry| entry.method == NEEDS_REACTORS);
+    let mut reactors = if early { Some(start_reactors(options, &empty)?) } else { None };
     let mut draft = empty.draft(Default::default());
     load::edit(&mut draft, &source.entries).map_err(|fault| source.locate(&fault))?;
 
@@ -79,11 +86,10 @@ pub fn run(options: &Options, ready: impl FnOnce(&Arc<Daemon>)) -> Result<(), Fa
         .map_err(|error| named(format!("can't start the management threads: {error}")))?;
     // Before the reactors, so that an early signal ends the process in order too.
     let signals = runtime.block_on(async { Signals::new() }).map_err(named)?;
-    #[cfg(feature = "dpdk")]
-    if options.dpdk {
-        sledge_nvme::dpdk::start_with_pools(None).map_err(named)?;
-    }
-    let reactors = Reactors::start(options.reactors()).map_err(named)?;
+    let reactors = match reactors.take() {
+        Some(reactors) => reactors,
+        None => start_reactors(options, &empty)?,
+    };
 
     let handles = reactors.handles().to_vec();
     let target = runtime.block_on(Target::start(handles.clone())).map_err(named)?;
@@ -117,6 +123,16 @@ pub fn run(options: &Options, ready: impl FnOnce(&Arc<Daemon>)) -> Result<(), Fa
     outcome
 }
 
+fn start_reactors(options: &Options, model: &Model) -> Result<Reactors, Failure> {
+    #[cfg(feature = "dpdk")]
+    if options.dpdk {
+        sledge_nvme::dpdk::start_with_pools(None).map_err(named)?;
+    }
+    let reactors = Reactors::start(options.reactors()).map_err(named)?;
+    model.nvme.controllers.start(reactors.handles().to_vec());
+    Ok(reactors)
+}
+
 /// A line of this program.
 fn named(error: impl std::fmt::Display) -> Failure {
     format!("sledge-target: {error}")
@@ -139,6 +155,7 @@ fn serve(
             Ok(listener) => drop(tokio::spawn(server::serve(listener, serving.0, serving.1))),
             Err(error) => warn!(%error, "there is no management socket"),
         }
+        drop(tokio::spawn(nvme_changes::follow(daemon.clone())));
         ready();
 
         let ended = tokio::select! {

@@ -19,7 +19,7 @@ use super::device::NvmeDevice;
 use super::error::NvmeError;
 use super::options::{AttachOptions, Multipath, NvmeOptions, Transport, host_nqn};
 use super::path::{Path, PathState};
-use super::report::{self, ControllerReport, IoPathReport};
+use super::report::{self, ControllerReport, IoPathReport, TransportStatistics};
 use super::tcp::{self, Connected, within};
 use crate::device::{BlockDevice, check_shape};
 
@@ -248,6 +248,28 @@ impl Controllers {
         all.iter().flat_map(|controller| controller.paths()).map(|path| path.options.clone()).collect()
     }
 
+    /// The devices of a controller.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn devices(&self, name: &str) -> Result<Vec<Arc<NvmeDevice>>, NvmeError> {
+        Ok(self.find(name)?.devices())
+    }
+
+    /// Forgets a device whose namespace has vanished: one that appears there is a new one.
+    pub fn forget(&self, device: &Arc<NvmeDevice>) {
+        if let Ok(controller) = self.find(device.controller()) {
+            controller.forget(device);
+        }
+    }
+
+    /// What the transports counted.
+    #[must_use]
+    pub fn statistics(&self) -> Vec<TransportStatistics> {
+        let all = self.lock().clone();
+        report::statistics(&all)
+    }
+
     /// The paths of a device.
     #[must_use]
     pub fn io_paths(&self, device: &NvmeDevice) -> Vec<IoPathReport> {
@@ -281,10 +303,10 @@ impl Controllers {
         Ok((controller, paths))
     }
 
-    /// Sends an admin command over the first path that is connected.
+    /// Sends an admin command over the first path that is connected. A status that is not success is an answer, too.
     ///
     /// # Errors
-    /// None is connected, or the controller fails the command.
+    /// None is connected, or the connection is lost.
     pub async fn admin(
         &self,
         name: &str,

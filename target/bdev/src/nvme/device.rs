@@ -152,6 +152,12 @@ impl NvmeDevice {
         self.identity
     }
 
+    /// Whether a path shows the namespace at this moment.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.routes().iter().any(|route| route.is_up())
+    }
+
     /// Whether several controllers may have the namespace.
     pub(crate) fn is_shared(&self) -> bool {
         self.is_shared

@@ -42,3 +42,4 @@ pub use controllers::{Attached, Controllers, Detaching};
 pub use device::NvmeDevice;
 pub use error::NvmeError;
 pub use found::Identity;
+pub use sledge_nvmf::host::{AdminData, AdminReply};

@@ -318,3 +318,20 @@ pub(crate) fn io_paths(device: &NvmeDevice) -> Vec<IoPathReport> {
     };
     routes.iter().map(row).collect()
 }
+
+/// What one transport counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TransportStatistics {
+    /// `TCP` or `PCIE`.
+    pub trname: &'static str,
+    /// Controllers that are attached by it.
+    pub controllers: usize,
+}
+
+/// The counts of all controllers, by transport.
+pub(crate) fn statistics(all: &[std::sync::Arc<Controller>]) -> Vec<TransportStatistics> {
+    let paths: Vec<_> = all.iter().flat_map(|controller| controller.paths()).collect();
+    let tcp = paths.iter().filter(|path| matches!(path.options.transport, Transport::Tcp { .. })).count();
+    let row = |(trname, controllers)| TransportStatistics { trname, controllers };
+    [("TCP", tcp), ("PCIE", paths.len() - tcp)].into_iter().filter(|(_, count)| *count > 0).map(row).collect()
+}

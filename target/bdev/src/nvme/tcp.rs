@@ -12,12 +12,12 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use sledge_nvme::Command;
 use sledge_nvme::async_event::Notice;
-use sledge_nvme::command::BROADCAST_NSID;
+use sledge_nvme::command::{BROADCAST_NSID, DataPointerKind};
 use sledge_nvme::fabrics::Nqn;
 use sledge_nvme::identify::{Cns, IDENTIFY_BYTES};
 use sledge_nvme::log_page::{AnaGroupDescriptor, AnaHeader, AnaState, LogPage, RETURN_GROUPS_ONLY};
+use sledge_nvme::{Command, Completion};
 use sledge_nvmf::host::{
     AdminData, AdminReply, ConnectOptions, Controller as HostController, ControllerState, HostError,
     HostIdentity, OnLoss, QueueConnector,
@@ -168,13 +168,23 @@ impl TcpLink {
         data: AdminData,
     ) -> Result<AdminReply, NvmeError> {
         let resident = self.resident;
+        // Fabrics know no PRPs; what a user's command says of its data, for a drive perhaps, is filled in anew.
+        let psdt = DataPointerKind::SglContiguousMetadata.value() << 6;
+        let command = Command { flags: psdt, mptr: 0.into(), ..command };
         let sent = path.owner.spawn(move || async move {
             let controller = Self::on_owner(resident)?;
             Some(controller.admin("the command", command, data).await)
         });
         let to = path.options.transport.to_string();
         let answered = sent.await?.ok_or_else(|| path.not_connected())?;
-        answered.map_err(|source| NvmeError::Host { to, source })
+        match answered {
+            Ok(reply) => Ok(reply),
+            // Its status is an answer like any other.
+            Err(HostError::Command { status, .. }) => {
+                Ok(AdminReply { completion: Completion::new(0, status), data: Vec::new() })
+            }
+            Err(source) => Err(NvmeError::Host { to, source }),
+        }
     }
 
     pub(crate) async fn reset(&self, path: &Path) -> Result<(), NvmeError> {

@@ -89,7 +89,7 @@ fn report(daemon: &Daemon, device: &dyn BlockDevice) -> Value {
         },
         "claimed": claimed_by.is_some(),
         "zoned": false,
-        "supported_io_types": supported(device),
+        "supported_io_types": supported(device, device.namespace_identity().is_some()),
         "driver_specific": device.description(),
     });
     if let Some(user) = claimed_by {
@@ -99,7 +99,8 @@ fn report(daemon: &Daemon, device: &dyn BlockDevice) -> Value {
     report
 }
 
-fn supported(device: &dyn BlockDevice) -> Value {
+/// `passthrough`: admin commands can be sent to the controller behind it.
+fn supported(device: &dyn BlockDevice, passthrough: bool) -> Value {
     let does = |operation| Value::Bool(device.supports(operation));
     json!({
         "read": does(Operation::Read),
@@ -107,7 +108,7 @@ fn supported(device: &dyn BlockDevice) -> Value {
         "unmap": does(Operation::Deallocate),
         "flush": does(Operation::Flush),
         "reset": false,
-        "nvme_admin": false,
+        "nvme_admin": passthrough,
         "nvme_io": false,
         "nvme_io_md": false,
         "write_zeroes": does(Operation::WriteZeroes { deallocate: false }),

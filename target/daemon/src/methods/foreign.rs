@@ -22,8 +22,6 @@ macro_rules! ignored {
 pub(super) static METHODS: &[Method] = &[
     ignored!("accel_set_options"),
     ignored!("bdev_iscsi_set_options"),
-    ignored!("bdev_nvme_set_hotplug"),
-    ignored!("bdev_nvme_set_options"),
     ignored!("bdev_raid_set_options"),
     ignored!("framework_set_scheduler"),
     ignored!("iobuf_set_options"),

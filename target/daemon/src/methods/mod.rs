@@ -4,11 +4,15 @@
 //! There are two kinds. An edit changes a [`Draft`] of the model and nothing else; the daemon runs edits one at
 //! a time and hands the draft on as a whole. A question looks at the daemon and may wait, but changes nothing.
 
+mod base64;
 mod bdev;
 mod bdev_delay;
 mod bdev_error;
 mod bdev_malloc;
 mod bdev_null;
+mod bdev_nvme;
+mod bdev_nvme_admin;
+mod bdev_nvme_options;
 mod bdev_uring;
 mod configuration;
 mod foreign;
@@ -24,6 +28,7 @@ mod nvmf_subsystem;
 mod nvmf_transport;
 pub mod params;
 mod process;
+mod wait;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -35,6 +40,7 @@ use crate::daemon::Daemon;
 use crate::model::Draft;
 use crate::rpc::error::RpcError;
 
+pub(crate) use bdev_nvme::attach_call;
 pub(crate) use nvmf_listener::ana_word;
 pub(crate) use nvmf_subsystem::hex;
 
@@ -127,6 +133,20 @@ static METHODS: &[Method] = &[
     edit!(Running, "bdev_null_create", bdev_null::create),
     edit!(Running, "bdev_null_delete", bdev_null::delete),
     edit!(Running, "bdev_null_resize", bdev_null::resize),
+    edit!(Running, "bdev_nvme_attach_controller", bdev_nvme::attach),
+    edit!(Running, "bdev_nvme_detach_controller", bdev_nvme::detach),
+    ask!(Running, "bdev_nvme_disable_controller", bdev_nvme::disable),
+    ask!(Running, "bdev_nvme_enable_controller", bdev_nvme::enable),
+    ask!(Running, "bdev_nvme_get_controller_health_info", bdev_nvme_admin::get_health),
+    ask!(Running, "bdev_nvme_get_controllers", bdev_nvme::get_controllers),
+    ask!(Running, "bdev_nvme_get_io_paths", bdev_nvme::get_io_paths),
+    ask!(Running, "bdev_nvme_get_transport_statistics", bdev_nvme::get_transport_statistics),
+    ask!(Running, "bdev_nvme_reset_controller", bdev_nvme::reset),
+    ask!(Running, "bdev_nvme_send_cmd", bdev_nvme_admin::send_cmd),
+    edit!(Any, "bdev_nvme_set_hotplug", bdev_nvme_options::set_hotplug),
+    edit!(Running, "bdev_nvme_set_multipath_policy", bdev_nvme::set_multipath_policy),
+    edit!(Any, "bdev_nvme_set_options", bdev_nvme_options::set_options),
+    ask!(Running, "bdev_nvme_set_preferred_path", bdev_nvme::set_preferred_path),
     edit!(Any, "bdev_set_options", bdev::set_options),
     edit!(Running, "bdev_uring_create", bdev_uring::create),
     edit!(Running, "bdev_uring_delete", bdev_uring::delete),

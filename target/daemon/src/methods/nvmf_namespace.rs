@@ -59,13 +59,15 @@ pub(super) fn add(draft: &mut Draft, params: Add) -> Result<Value, RpcError> {
         .map_err(|error| RpcError { path: bdev_name_path(), ..device_error(error) })?;
     let device = Arc::clone(claim.device());
     let uuid = wanted.uuid.unwrap_or_else(|| device.uuid()).into_bytes();
+    // A namespace of another controller keeps the names that it has there, unless it gets others.
+    let own = device.namespace_identity().filter(|own| own.uuid == uuid || wanted.uuid.is_none());
     let nguid = match &wanted.nguid {
         // As SPDK does: hosts that know only the older identifier see the same one.
-        None => uuid,
+        None => own.map(|own| own.nguid).filter(|nguid| *nguid != [0; 16]).unwrap_or(uuid),
         Some(text) => bytes_of(text).map_err(|reason| wrong("nguid", reason))?,
     };
     let eui64 = match &wanted.eui64 {
-        None => [0; 8],
+        None => own.map_or([0; 8], |own| own.eui64),
         Some(text) => bytes_of(text).map_err(|reason| wrong("eui64", reason))?,
     };
     if let Some(other) = subsystem.namespaces.values().find(|other| other.uuid == uuid) {

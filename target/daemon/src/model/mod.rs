@@ -13,7 +13,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde_json::{Map, Value};
 use sledge_bdev::device::UndoResize;
+use sledge_bdev::nvme::Controllers;
+use sledge_bdev::nvme::options::NvmeOptions;
 use sledge_bdev::{BlockDevice, Claim, DeviceError, Registry};
 use sledge_nvmf::target::definition::{SubsystemDefinition, TargetDefinition};
 
@@ -41,11 +44,26 @@ impl Environment {
     }
 }
 
+/// NVMe controllers that are attached, and what holds for all of them.
+#[derive(Clone, Default)]
+pub struct NvmeModel {
+    /// The controllers. One table, shared by the model and its draft: the draft undoes what it did to it.
+    pub controllers: Controllers,
+    /// What holds for those that are attached from now on.
+    pub options: NvmeOptions,
+    /// The parameters that say so, as they were given.
+    pub given: Map<String, Value>,
+    /// Whether removed drives are looked for, and how often in microseconds (0: as usual), where that was set.
+    pub hotplug: Option<(bool, u64)>,
+}
+
 /// The whole configuration.
 #[derive(Clone)]
 pub struct Model {
     /// What edits need to know of the running target.
     pub environment: Environment,
+    /// NVMe controllers elsewhere.
+    pub nvme: NvmeModel,
     /// Block devices. One registry, shared by the model and its draft: the draft undoes what it did to it.
     pub devices: Registry,
     /// The TCP transport's options, once it has been created.
@@ -68,6 +86,7 @@ enum Undo {
     Remove(String),
     Restore(Arc<dyn BlockDevice>),
     Resize(UndoResize),
+    Other(Box<dyn FnOnce() + Send>),
 }
 
 /// A changed copy of the model. Dropped without [`Draft::finish`], it leaves nothing behind.
@@ -86,6 +105,7 @@ impl Model {
     pub fn new(environment: Environment) -> Model {
         Model {
             environment,
+            nvme: NvmeModel::default(),
             devices: Registry::new(),
             transport: None,
             max_subsystems: None,
@@ -172,6 +192,11 @@ impl Draft {
         Ok(())
     }
 
+    /// Has something done when the change is not made after all; it must not block.
+    pub fn undo_by(&mut self, undo: impl FnOnce() + Send + 'static) {
+        self.undo.push(Undo::Other(Box::new(undo)));
+    }
+
     /// Has something done once the change has been taken.
     pub fn afterwards(&mut self, effect: impl FnOnce() + Send + 'static) {
         self.effects.push(Box::new(effect));
@@ -205,7 +230,7 @@ impl Drop for Draft {
             let undone = match undo {
                 Undo::Remove(name) => self.model.devices.remove(&name).map(drop),
                 Undo::Restore(device) => self.model.devices.add(device),
-                Undo::Resize(undo) => {
+                Undo::Resize(undo) | Undo::Other(undo) => {
                     undo();
                     Ok(())
                 }

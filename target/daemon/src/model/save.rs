@@ -10,7 +10,7 @@ use sledge_nvmf::target::definition::{
 use uuid::Uuid;
 
 use super::{Model, address};
-use crate::methods::{ana_word, hex};
+use crate::methods::{ana_word, attach_call, hex};
 
 /// The parts of a configuration in the order in which they are made, each with those it needs.
 pub const SUBSYSTEMS: &[(&str, &[&str])] = &[("bdev", &[]), ("nvmf", &["bdev"])];
@@ -18,7 +18,7 @@ pub const SUBSYSTEMS: &[(&str, &[&str])] = &[("bdev", &[]), ("nvmf", &["bdev"])]
 /// The calls that make one part; `None` when there is no such part.
 pub fn subsystem_config(model: &Model, subsystem: &str) -> Option<Vec<Value>> {
     match subsystem {
-        "bdev" => Some(model.devices.list().iter().map(|device| create_device(device.as_ref())).collect()),
+        "bdev" => Some(bdev(model)),
         "nvmf" => Some(nvmf(model)),
         _ => None,
     }
@@ -37,7 +37,21 @@ fn call(method: &str, params: Value) -> Value {
     json!({"method": method, "params": params})
 }
 
-fn create_device(device: &dyn BlockDevice) -> Value {
+fn bdev(model: &Model) -> Vec<Value> {
+    let mut calls = Vec::new();
+    if !model.nvme.given.is_empty() {
+        calls.push(call("bdev_nvme_set_options", json!(model.nvme.given)));
+    }
+    if let Some((enable, period_us)) = model.nvme.hotplug {
+        calls.push(call("bdev_nvme_set_hotplug", json!({"enable": enable, "period_us": period_us})));
+    }
+    calls.extend(model.nvme.controllers.attaches().iter().map(attach_call));
+    calls.extend(model.devices.list().iter().filter_map(|device| create_device(device.as_ref())));
+    calls
+}
+
+/// None for a device that comes with its controller.
+fn create_device(device: &dyn BlockDevice) -> Option<Value> {
     let geometry = device.geometry();
     let mut params = Map::new();
     let mut put = |name: &str, value: Value| {
@@ -78,9 +92,10 @@ fn create_device(device: &dyn BlockDevice) -> Value {
             put("base_name", json!(base_bdev));
             "bdev_error_create"
         }
+        Description::Nvme(_) => return None,
     };
     put("uuid", json!(device.uuid()));
-    call(method, Value::Object(params))
+    Some(call(method, Value::Object(params)))
 }
 
 fn nvmf(model: &Model) -> Vec<Value> {

@@ -1,0 +1,226 @@
+//! Admin commands of the user's to NVMe controllers: `bdev_nvme_send_cmd`, health, firmware.
+//!
+//! Invariant: a command that can change or destroy what a device holds, or take the controller away, is sent only when
+//! none of the controller's devices is in use, or with `force`; one that would take the queues, events or the
+//! connection from the target is never sent.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sledge_bdev::BlockDevice;
+use sledge_bdev::nvme::{AdminData, Controllers};
+use sledge_nvme::Command;
+use sledge_nvme::command::BROADCAST_NSID;
+use sledge_nvme::log_page::{HealthLog, LogPage};
+use sledge_nvme::opcode::{Admin, DataTransfer};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::base64;
+use super::bdev_nvme::nvme_error;
+use crate::daemon::Daemon;
+use crate::rpc::error::RpcError;
+
+/// Most bytes of data in one command.
+const MAX_DATA_BYTES: usize = 1 << 20;
+
+/// What may come of an admin command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Danger {
+    /// It reads.
+    None,
+    /// It changes something that others may rely on.
+    Changes,
+    /// The target would lose the controller.
+    Never,
+}
+
+/// Commands that only read are listed, and so are those that are never sent: all others may change something.
+fn danger(opcode: u8) -> Danger {
+    match Admin::from_value(opcode) {
+        Some(Admin::Identify | Admin::GetLogPage | Admin::GetFeatures | Admin::GetLbaStatus) => Danger::None,
+        Some(Admin::DeviceSelfTest | Admin::DirectiveReceive | Admin::NvmeMiReceive) => Danger::None,
+        Some(
+            Admin::DeleteIoSubmissionQueue
+            | Admin::CreateIoSubmissionQueue
+            | Admin::DeleteIoCompletionQueue
+            | Admin::CreateIoCompletionQueue
+            | Admin::Abort
+            | Admin::AsynchronousEventRequest
+            | Admin::KeepAlive
+            | Admin::DoorbellBufferConfig
+            | Admin::Fabrics,
+        ) => Danger::Never,
+        _ => Danger::Changes,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SendCommand {
+    name: String,
+    cmd_type: String,
+    data_direction: String,
+    cmdbuf: String,
+    data: Option<String>,
+    metadata: Option<String>,
+    data_len: Option<usize>,
+    metadata_len: Option<usize>,
+    #[serde(rename = "timeout_ms")]
+    _timeout_ms: Option<u64>,
+    /// Not in SPDK: send it although a device of the controller is in use.
+    force: Option<bool>,
+}
+
+pub(super) async fn send_cmd(daemon: Arc<Daemon>, params: SendCommand) -> Result<Value, RpcError> {
+    if params.cmd_type != "admin" {
+        let reason = format!("{:?} is not supported, only admin", params.cmd_type);
+        return Err(RpcError::invalid_param("cmd_type", reason));
+    }
+    if params.metadata.is_some() || params.metadata_len.is_some_and(|length| length != 0) {
+        return Err(RpcError::invalid_param("metadata", "admin commands have none"));
+    }
+    let wrong = |name: &str| RpcError::invalid_param(name, "is not base64");
+    let bytes = base64::decode(&params.cmdbuf).ok_or_else(|| wrong("cmdbuf"))?;
+    let command = Command::read_from_bytes(&bytes).map_err(|_| {
+        RpcError::invalid_param("cmdbuf", format!("has {} bytes, where a command has 64", bytes.len()))
+    })?;
+    let length = params.data_len.unwrap_or(0);
+    let data = match params.data_direction.as_str() {
+        "c2h" if length == 0 => AdminData::None,
+        "c2h" if length <= MAX_DATA_BYTES => AdminData::In(length.next_multiple_of(4)),
+        "h2c" => match &params.data {
+            None => AdminData::None,
+            Some(text) => match base64::decode(text).ok_or_else(|| wrong("data"))? {
+                data if data.is_empty() => AdminData::None,
+                data if data.len() <= MAX_DATA_BYTES => AdminData::Out(data),
+                _ => return Err(RpcError::invalid_param("data", "has more than 1 MiB")),
+            },
+        },
+        "c2h" => return Err(RpcError::invalid_param("data_len", "is more than 1 MiB")),
+        other => {
+            return Err(RpcError::invalid_param("data_direction", format!("{other:?} is not c2h or h2c")));
+        }
+    };
+    let moves = match data {
+        AdminData::None => DataTransfer::None,
+        AdminData::In(_) => DataTransfer::ControllerToHost,
+        AdminData::Out(_) => DataTransfer::HostToController,
+    };
+    let declared = DataTransfer::of(command.opcode);
+    if moves != DataTransfer::None && moves != declared {
+        let reason = format!("opcode {:#04x} moves its data the other way", command.opcode);
+        return Err(RpcError::invalid_param("data_direction", reason));
+    }
+    guard(&daemon, &params.name, command.opcode, params.force.unwrap_or(false))?;
+    let inward = matches!(data, AdminData::In(_));
+    let controllers = daemon.model().nvme.controllers.clone();
+    let answer = controllers.admin(&params.name, command, data).await.map_err(nvme_error)?;
+    let mut result = json!({"cpl": base64::encode(answer.completion.as_bytes())});
+    if inward {
+        result["data"] = json!(base64::encode(&answer.data[..length.min(answer.data.len())]));
+    }
+    Ok(result)
+}
+
+/// Whether a command may be sent to a controller.
+fn guard(daemon: &Daemon, name: &str, opcode: u8, force: bool) -> Result<(), RpcError> {
+    match danger(opcode) {
+        Danger::None => return Ok(()),
+        Danger::Changes if force => return Ok(()),
+        Danger::Never => {
+            let reason = format!("opcode {opcode:#04x} would take the controller from the target");
+            return Err(RpcError::invalid_param("cmdbuf", reason));
+        }
+        Danger::Changes => {}
+    }
+    let devices = daemon.devices();
+    let own = daemon.model().nvme.controllers.devices(name).map_err(nvme_error)?;
+    let user = own.iter().find_map(|device| {
+        devices.claimed_by(device.name()).map(|user| format!("{} is in use by {user}", device.name()))
+    });
+    match user {
+        None => Ok(()),
+        Some(user) => Err(RpcError::errno(
+            16,
+            "Device or resource busy",
+            format!(
+                "{user}, and opcode {opcode:#04x} may change what it holds: remove that first, or give force"
+            ),
+        )),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Health {
+    name: String,
+}
+
+/// Kelvins at 0 degrees Celsius, rounded as SPDK rounds.
+const FREEZING: i64 = 273;
+
+pub(super) async fn get_health(daemon: Arc<Daemon>, params: Health) -> Result<Value, RpcError> {
+    let controllers = daemon.model().nvme.controllers.clone();
+    let report = controllers.list(Some(&params.name)).map_err(nvme_error)?;
+    let log = health(&controllers, &params.name).await?;
+    let about = report.first().and_then(|controller| controller.ctrlrs.first());
+    Ok(json!({
+        "model_number": about.map(|about| &about.model_number),
+        "serial_number": about.map(|about| &about.serial_number),
+        "firmware_revision": about.map(|about| &about.firmware_revision),
+        "traddr": about.map(|about| &about.trid.traddr),
+        "critical_warning": log.critical_warning,
+        "temperature_celsius": i64::from(log.composite_temperature.get()) - FREEZING,
+        "available_spare_percentage": log.available_spare,
+        "available_spare_threshold_percentage": log.available_spare_threshold,
+        "percentage_used": log.percentage_used,
+        "data_units_read": number(log.data_units_read.get()),
+        "data_units_written": number(log.data_units_written.get()),
+        "host_read_commands": number(log.host_read_commands.get()),
+        "host_write_commands": number(log.host_write_commands.get()),
+        "controller_busy_time": number(log.controller_busy_minutes.get()),
+        "power_cycles": number(log.power_cycles.get()),
+        "power_on_hours": number(log.power_on_hours.get()),
+        "unsafe_shutdowns": number(log.unsafe_shutdowns.get()),
+        "media_errors": number(log.media_errors.get()),
+        "num_err_log_entries": number(log.error_log_entries.get()),
+        "warning_temperature_time_minutes": log.warning_temperature_minutes.get(),
+        "critical_composite_temperature_time_minutes": log.critical_temperature_minutes.get(),
+    }))
+}
+
+/// A count as a JSON number, at most the largest that one holds.
+fn number(count: u128) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+async fn health(controllers: &Controllers, name: &str) -> Result<HealthLog, RpcError> {
+    let bytes = size_of::<HealthLog>();
+    let command = Command::get_log_page(LogPage::Health.value(), BROADCAST_NSID, 0, bytes as u32);
+    let answer = controllers.admin(name, command, AdminData::In(bytes)).await.map_err(nvme_error)?;
+    let status = answer.completion.status();
+    if !status.is_success() {
+        return Err(RpcError::errno(5, "Input/output error", format!("Get Log Page: {status}")));
+    }
+    HealthLog::read_from_bytes(&answer.data).map_err(|_| RpcError::internal("a health log that is too short"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Without it: Format, Sanitize or a firmware commit could be sent to a drive that hosts use.
+    #[test]
+    fn what_is_not_known_to_be_harmless_is_guarded() {
+        for opcode in [0x80, 0x84, 0x10, 0x11, 0x0d, 0x15, 0x81, 0x09, 0x20, 0xc0, 0xff] {
+            assert_eq!(danger(opcode), Danger::Changes, "{opcode:#x}");
+        }
+        for opcode in [0x00, 0x01, 0x04, 0x05, 0x08, 0x0c, 0x18, 0x7c, 0x7f] {
+            assert_eq!(danger(opcode), Danger::Never, "{opcode:#x}");
+        }
+        for opcode in [0x02, 0x06, 0x0a] {
+            assert_eq!(danger(opcode), Danger::None, "{opcode:#x}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Takes what NVMe controllers announce by themselves into the configuration: namespaces that appear, grow or vanish.
+
+use std::sync::Arc;
+
+use sledge_bdev::BlockDevice;
+use sledge_bdev::nvme::{Change, Controllers};
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+
+use crate::daemon::Daemon;
+use crate::model::Draft;
+use crate::rpc::error::RpcError;
+
+/// Takes changes in as they come, until the process ends.
+pub async fn follow(daemon: Arc<Daemon>) {
+    let controllers = daemon.model().nvme.controllers.clone();
+    let told = Arc::new(Notify::new());
+    let telling = told.clone();
+    controllers.on_change(move || telling.notify_one());
+    loop {
+        for change in controllers.take_changes() {
+            let (controllers, what) = (controllers.clone(), describe(&change));
+            match daemon.change(move |draft| take(draft, &controllers, change)).await {
+                Ok(()) => info!(what, "an NVMe controller has changed"),
+                Err(error) => {
+                    let error = RpcError::from(error);
+                    error!(what, %error, "an NVMe controller has changed, which can't be followed");
+                }
+            }
+        }
+        told.notified().await;
+    }
+}
+
+fn describe(change: &Change) -> String {
+    match change {
+        Change::Appeared(device) => format!("{} has appeared", device.name()),
+        Change::Grown(device, geometry) => {
+            format!("{} has grown to {} blocks", device.name(), geometry.blocks)
+        }
+        Change::Vanished(device) => format!("{} has vanished", device.name()),
+    }
+}
+
+fn take(draft: &mut Draft, controllers: &Controllers, change: Change) -> Result<(), RpcError> {
+    match change {
+        Change::Appeared(device) => {
+            draft.add_device(device).map_err(RpcError::internal)?;
+        }
+        Change::Grown(device, geometry) => {
+            if geometry.blocks > device.geometry().blocks {
+                let undo = device.grow(geometry).map_err(RpcError::internal)?;
+                draft.resized(device, undo)?;
+            }
+        }
+        Change::Vanished(device) => match draft.model.devices.claimed_by(device.name()) {
+            // Its I/O waits, and fails with a status that hosts retry: it may come back.
+            Some(user) => {
+                warn!(device = device.name(), user, "a namespace in use has vanished; its device stays")
+            }
+            None if device.is_up() => {}
+            None => {
+                draft.remove_device(device.name()).map_err(RpcError::internal)?;
+                let controllers = controllers.clone();
+                draft.afterwards(move || controllers.forget(&device));
+            }
+        },
+    }
+    Ok(())
+}
