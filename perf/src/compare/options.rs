@@ -45,9 +45,6 @@ pub struct CompareOptions {
     /// Core of the limit's answering thread, or any: that of the target it is compared with.
     #[arg(long, default_value = "0", value_parser = crate::limit::parse_core)]
     pub server_core: Core,
-    /// Cores of the host, as 1,3-5 or 0x2; the limit's asking thread takes the first. Or any, for the limit only.
-    #[arg(long, default_value = "1", value_parser = parse_cores)]
-    pub cores: HostCores,
     /// Run hosts, started targets and the limit before all other programs (SCHED_RR); needs privileges.
     #[arg(long)]
     pub real_time: bool,
@@ -83,6 +80,9 @@ pub struct Load {
     /// What the host does without work. [default: busy]
     #[arg(long, value_enum)]
     pub wait: Option<Wait>,
+    /// Cores of the host, as 1,3-5 or 0x2; one for the limit's asking thread. Or any, for the limit only. [default: 1]
+    #[arg(long, value_parser = parse_cores)]
+    pub cores: Option<HostCores>,
     /// More options for `sledge-perf run`, in one word; the limit knows none of them.
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
     pub run_options: Option<String>,
@@ -169,6 +169,7 @@ impl Load {
             iodepth: self.iodepth.or(other.iodepth),
             queues: self.queues.or(other.queues),
             wait: self.wait.or(other.wait),
+            cores: self.cores.or_else(|| other.cores.clone()),
             run_options: self.run_options.or_else(|| other.run_options.clone()),
         }
     }

@@ -15,6 +15,9 @@ use crate::limit::Core;
 /// Time that a turn may take besides ramp and measurement.
 const SPARE: Duration = Duration::from_secs(60);
 
+/// Core of a host that is told none.
+const HOST_CORE: usize = 1;
+
 /// Times that a turn is had in which no I/O ended, before that is an error.
 const ATTEMPTS: u32 = 10;
 
@@ -55,7 +58,7 @@ impl Player {
     ) -> Result<Self, SideError> {
         let mut arguments = match side {
             Side::Limit { own_buffers } => limit_arguments(*own_buffers, other, load, options)?,
-            Side::Target(target) => host_arguments(target, load, options)?,
+            Side::Target(target) => host_arguments(target, load)?,
         };
         let mut put = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
         put("time", options.round_time.to_string());
@@ -121,10 +124,11 @@ fn limit_arguments(
     load: &Load,
     options: &CompareOptions,
 ) -> Result<Vec<String>, SideError> {
-    let client = match &options.cores {
-        HostCores::Any => "any".to_owned(),
-        HostCores::List(list) if list.count() == 1 => list.to_string(),
-        HostCores::List(list) => {
+    let client = match &load.cores {
+        None => HOST_CORE.to_string(),
+        Some(HostCores::Any) => "any".to_owned(),
+        Some(HostCores::List(list)) if list.count() == 1 => list.to_string(),
+        Some(HostCores::List(list)) => {
             return Err(SideError::Options(format!("the limit asks on one core, and --cores is {list}")));
         }
     };
@@ -147,14 +151,16 @@ fn limit_arguments(
     Ok(words)
 }
 
-fn host_arguments(target: &Target, load: &Load, options: &CompareOptions) -> Result<Vec<String>, SideError> {
-    let HostCores::List(cores) = &options.cores else {
-        return Err(SideError::Options("--cores any is for the limit only".into()));
+fn host_arguments(target: &Target, load: &Load) -> Result<Vec<String>, SideError> {
+    let cores = match &load.cores {
+        None => HOST_CORE.to_string(),
+        Some(HostCores::List(cores)) => cores.to_string(),
+        Some(HostCores::Any) => return Err(SideError::Options("--cores any is for the limit only".into())),
     };
     let mut words: Vec<String> = ["run", "--json"].map(str::to_owned).into();
     let mut put = |name: &str, value: String| words.extend([format!("--{name}"), value]);
     put("target", target.to_string());
-    put("cores", cores.to_string());
+    put("cores", cores);
     if let Some(queues) = load.queues {
         put("queues", queues.to_string());
     }
