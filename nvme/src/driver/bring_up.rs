@@ -132,6 +132,7 @@ async fn blocking<T: Send + 'static>(
 
 impl Keeper {
     /// Clears CC.EN and waits for CSTS.RDY to be 0 (Base 3.5.1, 3.7.2): from then on the controller does no DMA.
+    /// Clearing CC.EN also clears CSTS.CFS.
     ///
     /// # Errors
     /// When that takes longer than the controller claims, or the device is gone.
@@ -150,11 +151,16 @@ impl Keeper {
                 Err(error) => return Err(error),
             }
         }
+        if !configuration.enable() && status.fatal() {
+            // There is nothing to clear; only a reset of the function gets it out of this.
+            return Err(DriverError::Fatal);
+        }
         if configuration.enable() {
             let configuration = configuration.with_enable(false).with_shutdown(ShutdownNotification::None);
             write_u32(&*function, Property::Cc, configuration.bits());
         }
-        wait_status(&*function, "clearing CSTS.RDY", limit, |status| Ok(!status.ready())).await
+        let quiet = |status: ControllerStatus| Ok(!status.ready() && !status.fatal());
+        wait_status(&*function, "clearing CSTS.RDY", limit, quiet).await
     }
 
     /// Cuts the controller off by force, as it does not let itself be disabled.
@@ -225,8 +231,6 @@ impl Keeper {
         function
             .set_bus_master(true)
             .map_err(|source| DriverError::Function { what: "turning bus mastering on", source })?;
-        // There are no interrupts: everything is polled.
-        write_u32(&*function, Property::Intms, u32::MAX);
         let attributes = AdminQueueAttributes::default()
             .with_submission_entries_minus_one(entries - 1)
             .with_completion_entries_minus_one(entries - 1);
