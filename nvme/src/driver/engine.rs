@@ -158,9 +158,21 @@ impl Engine {
         {
             self.pump(out);
         }
-        if let Some(device) = &mut self.device {
+        if self.state == QueueState::Running
+            && let Some(device) = &mut self.device
+        {
             device.pair.ring();
         }
+    }
+
+    /// No command goes to the device from now on, and no doorbell is rung: the device may be disabled any moment.
+    pub fn stop(&mut self) {
+        if self.state == QueueState::Running
+            && let Some(device) = &mut self.device
+        {
+            device.pair.ring_all();
+        }
+        self.state = QueueState::Stopped;
     }
 
     /// Moves what has ended of a channel.
@@ -393,6 +405,7 @@ impl Engine {
 
     /// Answers what is not on the device, and all that comes.
     pub fn fail(&mut self, status: Status) {
+        self.stop();
         self.state = QueueState::Failed(status);
         self.ledger.fail_all(status);
     }

@@ -159,9 +159,9 @@ impl IoQueue {
     }
 
     /// No command goes to the device from now on; they are kept. What the device has it goes on with, and its
-    /// completions are taken.
+    /// completions are taken. No doorbell is rung any more once this returns.
     pub fn stop(&self) {
-        self.engine.borrow_mut().state = QueueState::Stopped;
+        self.engine.borrow_mut().stop();
     }
 
     /// Takes all commands back from the device. Only when it can't work on them nor reach their memory any more: after

@@ -214,12 +214,27 @@ impl<T> QueuePair<T> {
             }
         }
         if self.reaped_since > 0 && self.reaped_since >= self.depth / REAPED_SHARE {
-            self.reaped_since = 0;
-            let shadow = self.shadows.as_ref().map(|(_, completion)| completion);
-            if shadow.is_none_or(|shadow| shadow.ring(self.head)) {
-                self.function.write_u32(self.completion_doorbell, u32::from(self.head));
-                self.statistics.completion_doorbells += 1;
-            }
+            self.ring_completion();
+        }
+    }
+
+    /// Tells the device of all that was submitted and of all that was reaped. Afterwards there is room in the
+    /// completion queue for all that is under way, so that it need not be told of anything for as long as nothing is
+    /// submitted.
+    pub fn ring_all(&mut self) {
+        self.ring();
+        if self.reaped_since > 0 {
+            self.ring_completion();
+        }
+    }
+
+    #[inline]
+    fn ring_completion(&mut self) {
+        self.reaped_since = 0;
+        let shadow = self.shadows.as_ref().map(|(_, completion)| completion);
+        if shadow.is_none_or(|shadow| shadow.ring(self.head)) {
+            self.function.write_u32(self.completion_doorbell, u32::from(self.head));
+            self.statistics.completion_doorbells += 1;
         }
     }
 

@@ -1,1 +1,74 @@
+//! What controllers report by themselves.
 
+use sledge_nvme::async_event::{EventResult, HealthEvent, Notice};
+use sledge_nvme::driver::{ControllerEvent, State};
+use sledge_nvme::log_page::CriticalWarning;
+use sledge_nvme::model::{ModelNamespace, ModelOptions};
+
+use crate::rig::{Rig, listen, options, read, write};
+
+// Deleting this lets namespaces come and go unseen, or be told of only once because the log page was not read.
+#[test]
+fn namespaces_that_come_and_go_are_published() {
+    let mut rig = Rig::new(1, 2, ModelOptions::default());
+    let controller = rig.attach(options()).unwrap();
+    let heard = listen(&controller);
+    let nsids = || controller.namespaces().iter().map(|namespace| namespace.nsid).collect::<Vec<_>>();
+    rig.model.set_namespace(ModelNamespace::new(2, 500, 4096));
+    rig.run_for(50);
+    assert_eq!(nsids(), [1, 2]);
+    rig.model.set_namespace(ModelNamespace::new(2, 800, 4096));
+    rig.run_for(50);
+    assert_eq!(controller.namespace(2).unwrap().geometry.blocks, 800);
+    assert!(rig.model.remove_namespace(2));
+    rig.run_for(50);
+    assert_eq!(nsids(), [1]);
+    assert_eq!(*heard.lock().unwrap(), [ControllerEvent::NamespacesChanged; 3]);
+    assert_eq!(controller.statistics().namespace_changes, 3);
+    rig.assert_clean();
+}
+
+// Deleting this lets a drive die without a word to anybody, or warn only once.
+#[test]
+fn warnings_of_health_are_told_each_time() {
+    let mut rig = Rig::new(1, 1, ModelOptions::default());
+    let controller = rig.attach(options()).unwrap();
+    let heard = listen(&controller);
+    let warning = CriticalWarning::from_bits(0).with_spare_low(true);
+    rig.model.set_critical_warning(warning);
+    for count in 1..=3 {
+        rig.model.raise(EventResult::health(HealthEvent::SpareBelowThreshold));
+        rig.run_for(50);
+        let heard = heard.lock().unwrap();
+        assert_eq!(heard.len(), count);
+        match heard.last() {
+            Some(ControllerEvent::Health(told)) => assert_eq!(told.critical, warning),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((controller.statistics().health_warnings, controller.statistics().events), (3, 3));
+    rig.assert_clean();
+}
+
+// Deleting this lets events stop after a reset, when all requests are gone.
+#[test]
+fn events_go_on_after_a_reset() {
+    let mut rig = Rig::new(1, 1, ModelOptions::default());
+    let controller = rig.attach(options()).unwrap();
+    let user = controller.clone();
+    rig.run(move || async move { user.reset().await.unwrap() });
+    let heard = listen(&controller);
+    rig.model.raise(EventResult::notice(Notice::FirmwareActivationStarting));
+    rig.run_for(50);
+    assert_eq!(*heard.lock().unwrap(), [ControllerEvent::FirmwareActivation]);
+    rig.model.set_namespace(ModelNamespace::new(9, 500, 512));
+    rig.run_for(50);
+    assert_eq!(heard.lock().unwrap().last(), Some(&ControllerEvent::NamespacesChanged));
+    let user = controller.clone();
+    rig.run(move || async move {
+        assert!(write(&user, 0, 1).await.is_success());
+        assert_eq!(read(&user, 0).await, Ok(1));
+    });
+    assert_eq!(controller.state(), State::Live);
+    rig.assert_clean();
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sledge_nvme::Status;
 use sledge_nvme::driver::{Controller, ControllerEvent, ControllerOptions, DriverError};
-use sledge_nvme::io::{Channel, IoCommand, IoCompletion, Operation, Submitted};
+use sledge_nvme::io::{IoCommand, IoCompletion, Operation, Submitted};
 use sledge_nvme::model::{Model, ModelOptions};
 use sledge_reactor::sim::{NodeId, Simulation, SimulationConfig};
 use sledge_reactor::time::sleep;
@@ -22,6 +22,8 @@ pub fn options() -> ControllerOptions {
         reset_delay: Duration::from_millis(50),
         removal_timeout: Duration::from_millis(800),
         drain_timeout: Duration::from_millis(200),
+        // Each reset is a retry of what the controller had.
+        retry_count: 16,
         shutdown_timeout: Duration::from_millis(500),
         ready_timeout_limit: Duration::from_secs(2),
         ..ControllerOptions::default()
