@@ -171,7 +171,15 @@ pub(crate) enum Pages {
 impl Pages {
     /// Where `bytes` bytes from `start` on lie; `None` when they are not all the EAL's.
     pub(crate) fn of(start: NonNull<u8>, bytes: usize) -> Option<Pages> {
-        let start = start.as_ptr().addr();
+        Pages::found(start.as_ptr().addr(), bytes, device_address)
+    }
+
+    /// As `of`, where `device_address` tells the address of a byte.
+    pub(super) fn found(
+        start: usize,
+        bytes: usize,
+        device_address: impl Fn(usize) -> Option<u64>,
+    ) -> Option<Pages> {
         let mut addresses = Vec::new();
         let mut offset = 0;
         let mut contiguous = true;

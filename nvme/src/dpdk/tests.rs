@@ -5,15 +5,19 @@
 use std::mem;
 use std::ptr::NonNull;
 
+use super::arguments::{choose, without_huge_pages};
 use super::eal::{Eal, IovaMode, start};
 use super::memory::{Block, Pages};
 
-/// All tests of a process share its one EAL.
+/// All tests of a process share its one EAL, so each may be the one that starts it.
 fn eal() -> &'static Eal {
-    start(Some(
+    let before = own_cpus();
+    let eal = start(Some(
         "--no-huge --no-shconf --no-pci --no-telemetry -m 64 --lcores 0@0 --log-level=lib.eal:warning",
     ))
-    .unwrap()
+    .unwrap();
+    assert_eq!(own_cpus(), before, "the thread that starts the EAL stays where it was");
+    eal
 }
 
 fn own_cpus() -> Vec<usize> {
@@ -85,4 +89,33 @@ fn dropped_memory_waits_for_the_next_to_ask() {
         let error = Block::new(eal, bytes, 4096).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM), "{error}");
     }
+}
+
+// Without it a device that is given physical addresses could be told one page's address for the next one's bytes.
+#[test]
+fn pages_apart_are_told_apart() {
+    // Two pages of 8 KiB side by side in this process, and apart for devices.
+    let device = |address: usize| match address {
+        0x4000..0x6000 => Some(0x10_0000 + address as u64),
+        0x6000..0x8000 => Some(0x70_0000 + address as u64),
+        _ => None,
+    };
+    let addresses = Box::new([0x10_4000, 0x10_5000, 0x70_6000]);
+    assert_eq!(Pages::found(0x4000, 0x2800, device), Some(Pages::Paged { shift: 12, addresses }));
+    assert_eq!(Pages::found(0x5000, 0x1000, device), Some(Pages::Contiguous(0x10_5000)));
+    // Pieces are counted from the first byte, so these would lie in two pages each.
+    assert_eq!(Pages::found(0x4800, 0x2800, device), None);
+    assert_eq!(Pages::found(0x7000, 0x2000, device), None);
+}
+
+// Without it the defaults could come back beside what a site asks for, and the EAL would refuse both.
+#[test]
+fn arguments_are_the_sites_or_ours() {
+    let ours = choose(None, None, 3);
+    assert!(ours.contains(&"--in-memory".to_owned()) && ours.contains(&"--lcores=0@3".to_owned()));
+    assert_eq!(choose(None, Some("  "), 3), ours);
+    let site = choose(None, Some(" --file-prefix=site  -m 64\n"), 3);
+    assert_eq!(site, ["--file-prefix=site", "-m", "64"]);
+    assert_eq!(choose(Some("--no-huge"), Some("-m 64"), 0), ["--no-huge"]);
+    assert!(without_huge_pages(&choose(Some("--no-huge"), None, 0)) && !without_huge_pages(&ours));
 }
