@@ -75,14 +75,6 @@ pub(super) fn addresses(
     bytes: usize,
     page_bytes: usize,
 ) -> Result<Box<[u64]>, NoAddress> {
-    // A child that shared the pages would make our next write go to a copy, which the device does not know of.
-    // SAFETY: the advice is about children only; the caller's range is mapped.
-    if unsafe {
-        libc::madvise(start.as_ptr().cast(), bytes.next_multiple_of(page_bytes), libc::MADV_DONTFORK)
-    } != 0
-    {
-        return Err(io::Error::last_os_error().into());
-    }
     let pagemap = File::open("/proc/self/pagemap")?;
     let mut found = Vec::with_capacity(bytes.div_ceil(page_bytes));
     for offset in (0..bytes).step_by(page_bytes) {
@@ -101,6 +93,16 @@ pub(super) fn addresses(
         }
     }
     Ok(found.into_boxed_slice())
+}
+
+/// Keeps the huge pages of a range from children of this process: one that shared them would make our next write go to a
+/// copy, which the device does not know of.
+pub(super) fn keep_from_children(start: NonNull<u8>, bytes: usize, huge_page: usize) -> io::Result<()> {
+    let before = start.as_ptr().addr() % huge_page;
+    let whole = (before + bytes).next_multiple_of(huge_page);
+    // SAFETY: the advice changes nothing but what children get, of pages that hold a part of the caller's range.
+    let done = unsafe { libc::madvise(start.as_ptr().sub(before).cast(), whole, libc::MADV_DONTFORK) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Has the kernel put a page there as for a write, so that a later write does not replace it.

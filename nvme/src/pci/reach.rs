@@ -45,6 +45,8 @@ impl Reach {
             Reach::Physical => {
                 let failed = |error: physical::NoAddress| unsuitable(address, &error.to_string());
                 let page_bytes = physical::huge_page_bytes(start, bytes).map_err(failed)?;
+                physical::keep_from_children(start, bytes, page_bytes)
+                    .map_err(|error| failed(error.into()))?;
                 if address.is_multiple_of(page_bytes) {
                     let pages = physical::addresses(start, bytes, page_bytes).map_err(failed)?;
                     let shift = page_bytes.trailing_zeros();
