@@ -33,7 +33,12 @@ pub(super) fn open(system: &System, address: PciAddress) -> Result<PciFunction, 
     let eal = dpdk::start(None)?;
     let folder = system.function(&address);
     let devices = folder.parent().unwrap_or(&folder);
-    let opened = Arc::new(Opened::new(eal, devices, &address.to_string()).step("open the function")?);
+    let opened = Opened::new(eal, devices, &address.to_string());
+    let opened = Arc::new(opened.map_err(|source| {
+        // The EAL does not say why, the kernel does.
+        vfio::obstacle(system, address)
+            .unwrap_or(OpenError::Refused { step: "open the function through DPDK", source })
+    })?);
     let file = opened.file().step("share the function's file")?;
     let outside = match eal.iova_mode() {
         IovaMode::Virtual => {

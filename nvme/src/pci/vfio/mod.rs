@@ -67,6 +67,21 @@ fn translated(space: Arc<AddressSpace>) -> Box<dyn Memory> {
     Box::new(Arena::new(Reach::Translated(space)))
 }
 
+/// What keeps another way of opening a function from its group, as far as the kernel tells.
+#[cfg(feature = "dpdk")]
+pub(super) fn obstacle(system: &System, address: PciAddress) -> Option<OpenError> {
+    let Some(group) = device::iommu_group(&system.function(&address)) else {
+        return Some(OpenError::NoIommu(address));
+    };
+    let group = format!("/dev/vfio/{group}");
+    match open_file(&system.path(&group)) {
+        Err(error) => Some(error),
+        Ok(file) => {
+            call::is_viable(&file).is_ok_and(|viable| !viable).then_some(OpenError::NotViable { group })
+        }
+    }
+}
+
 /// A function whose file is open. `keep` is dropped once everything of it is closed.
 pub(super) fn function(
     system: &System,
