@@ -20,7 +20,7 @@ use super::keeper::Keeper;
 use super::lifecycle::{Event, State};
 use super::namespaces::NamespaceInfo;
 use super::options::ControllerOptions;
-use super::queues::LocalQueue;
+use super::queues::{LocalQueue, QueueReport};
 use super::statistics::{ControllerStatistics, Counters};
 use crate::command::Command;
 use crate::completion::Completion;
@@ -240,6 +240,21 @@ impl Controller {
     #[must_use]
     pub fn statistics(&self) -> ControllerStatistics {
         self.shared.counters.read()
+    }
+
+    /// Counts of the I/O queue of each reactor that has one.
+    pub async fn queues(&self) -> Vec<QueueReport> {
+        let key = self.shared.queues;
+        let reactors = self.shared.reactors.iter();
+        let asked: Vec<_> = reactors
+            .map(|reactor| reactor.spawn(move || async move { key.get().map(|local| local.report()) }))
+            .collect();
+        let mut reports = Vec::new();
+        for remote in asked {
+            // Reactors that have ended have none.
+            reports.extend(remote.await.ok().flatten());
+        }
+        reports
     }
 
     /// From now on calls `listener` for what happens, on the owner's reactor; it must not block. It goes when the

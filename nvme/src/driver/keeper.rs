@@ -308,6 +308,8 @@ impl Keeper {
             }
             (_, Event::Returned) => {
                 *self.function.borrow_mut() = self.replacement.take();
+                // Of the function before, which does no DMA any more.
+                self.shadows.take();
                 self.error.take();
                 if let Ok(function) = self.function() {
                     self.shared.with(|published| {

@@ -268,7 +268,8 @@ impl Lifecycle {
             State::Failed => match event {
                 Event::ResetAsked | Event::Returned => self.begin(),
                 Event::DetachAsked => self.go(State::Detached, Action::Retire),
-                Event::Gone => self.go(State::Removed, Action::StopWaiting),
+                // It does no DMA any more: there is nothing to shut down.
+                Event::Gone | Event::Leaving => self.go(State::Removed, Action::StopWaiting),
                 _ => Action::Continue,
             },
             State::Removed => match event {
@@ -464,7 +465,7 @@ mod tests {
         use State as S;
         let expected = |state: State, event: Event| match (state, event) {
             (S::Detached, _) => None,
-            (S::Failed, E::Gone) => Some((S::Removed, A::StopWaiting)),
+            (S::Failed, E::Gone | E::Leaving) => Some((S::Removed, A::StopWaiting)),
             (S::Removed, E::Gone) => None,
             (_, E::Gone) => Some((S::Removed, A::AwaitReturn)),
             (S::Disabled | S::Failed | S::Removed, E::DetachAsked) => Some((S::Detached, A::Retire)),

@@ -49,4 +49,5 @@ pub use ledger::{RawCompletion, RawIo};
 pub use lifecycle::State;
 pub use namespaces::{Metadata, NamespaceInfo};
 pub use options::ControllerOptions;
+pub use queues::QueueReport;
 pub use statistics::ControllerStatistics;

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sledge_reactor::message::Remote;
@@ -12,13 +13,14 @@ use sledge_reactor::time::{now, sleep};
 
 use super::admin::AdminBuffer;
 use super::error::DriverError;
-use super::io_queue::{IoQueue, IoQueueOptions, QueueAddresses, Reclaim};
+use super::io_queue::{IoQueue, IoQueueOptions, IoQueueStatistics, QueueAddresses, Reclaim};
 use super::keeper::{FAILED, Keeper};
 use super::shadow::ShadowDoorbells;
 use crate::command::Command;
 use crate::feature::{Feature, NumberOfQueues};
+use crate::function::Function;
 use crate::identify::capability::{oacs, sgls};
-use crate::property::Property;
+use crate::property::{Capabilities, Property};
 
 /// Most entries of an I/O queue: command identifiers keep some bits for their generation.
 const MAX_DEPTH: u32 = 4096;
@@ -30,8 +32,21 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// What one reactor has of a controller.
 pub(super) struct LocalQueue {
     pub(super) queue: Rc<IoQueue>,
-    /// How its rings and registrations were made; none while it has none.
-    built: RefCell<Option<IoQueueOptions>>,
+    /// How, and of whom, its rings and registrations were made; none while it has none.
+    built: RefCell<Option<(IoQueueOptions, Arc<dyn Function>)>>,
+}
+
+/// Counts of one reactor's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueReport {
+    /// The reactor's number.
+    pub reactor: u32,
+    /// The queue's identifier; `None` while the device is removed.
+    pub id: Option<u16>,
+    /// Commands that the device has.
+    pub outstanding: usize,
+    /// Counts.
+    pub counts: IoQueueStatistics,
 }
 
 impl Keeper {
@@ -67,7 +82,15 @@ impl Keeper {
 
     /// All reactors submit, what they kept first.
     pub(super) async fn start_queues(&self) {
-        self.on_all(|local| local.queue.start()).await;
+        self.on_all(|local| {
+            if local.built.borrow().is_some() {
+                local.queue.start();
+            } else {
+                // The device that came back gives fewer queues than the one that went.
+                local.queue.fail(FAILED);
+            }
+        })
+        .await;
     }
 
     /// Takes back what the controller had. Only while it does no DMA.
@@ -164,8 +187,9 @@ impl Keeper {
                         local
                     }
                     None => {
-                        let made = IoQueue::new(function, &queue)?;
-                        let local = Rc::new(LocalQueue { queue: made, built: RefCell::new(Some(queue)) });
+                        let made = IoQueue::new(function.clone(), &queue)?;
+                        let built = RefCell::new(Some((queue, function)));
+                        let local = Rc::new(LocalQueue { queue: made, built });
                         key.set(local.clone());
                         local
                     }
@@ -279,13 +303,23 @@ impl Keeper {
 }
 
 impl LocalQueue {
+    /// Counts.
+    pub(super) fn report(&self) -> QueueReport {
+        QueueReport {
+            reactor: sledge_reactor::message::current().id(),
+            id: self.queue.addresses().map(|addresses| addresses.id),
+            outstanding: self.queue.outstanding(),
+            counts: self.queue.statistics(),
+        }
+    }
+
     /// Makes an old queue fit to be created again.
-    fn prepare(
-        &self,
-        function: std::sync::Arc<dyn crate::function::Function>,
-        options: &IoQueueOptions,
-    ) -> Result<(), DriverError> {
-        let same = self.built.borrow().as_ref() == Some(options);
+    fn prepare(&self, function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<(), DriverError> {
+        let same = self
+            .built
+            .borrow()
+            .as_ref()
+            .is_some_and(|(built, of)| built == options && Arc::ptr_eq(of, &function));
         if same {
             self.queue.reset_rings();
             return Ok(());
@@ -293,15 +327,14 @@ impl LocalQueue {
         self.queue.stop();
         self.queue.release();
         self.built.borrow_mut().take();
-        self.queue.rebuild(function, options)?;
-        *self.built.borrow_mut() = Some(options.clone());
+        self.queue.rebuild(function.clone(), options)?;
+        *self.built.borrow_mut() = Some((options.clone(), function));
         Ok(())
     }
 }
 
 /// Bytes from one doorbell to the next, by the controller's registers.
-pub(super) fn stride_bytes(function: &dyn crate::function::Function) -> usize {
-    let capabilities =
-        crate::property::Capabilities::from_bits(function.read_u64(Property::Cap.value() as usize));
+pub(super) fn stride_bytes(function: &dyn Function) -> usize {
+    let capabilities = Capabilities::from_bits(function.read_u64(Property::Cap.value() as usize));
     4 << capabilities.doorbell_stride()
 }

@@ -58,7 +58,10 @@ impl Keeper {
         let Ok(function) = self.function() else { return };
         match function.presence() {
             Presence::Gone => return self.raise_once(Event::Gone),
-            Presence::Leaving if self.shared.state() == State::Live => self.raise_once(Event::Leaving),
+            Presence::Leaving if matches!(self.shared.state(), State::Live | State::Failed) => {
+                self.raise_once(Event::Leaving);
+            }
+            // While it is being brought up, or goes already, the news can wait.
             Presence::Leaving | Presence::Present => {}
         }
         match read_status(&*function) {

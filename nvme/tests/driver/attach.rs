@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sledge_nvme::Command;
-use sledge_nvme::driver::{AdminBuffer, ControllerOptions, DriverError, State};
+use sledge_nvme::driver::{AdminBuffer, ControllerOptions, DriverError, QueueReport, State};
 use sledge_nvme::identify::{Cns, ControllerData, IDENTIFY_BYTES};
 use sledge_nvme::io::Operation;
 use sledge_nvme::model::{ModelNamespace, ModelOptions, Readiness};
@@ -29,6 +29,10 @@ fn a_controller_comes_up_does_io_and_is_let_go_of() {
             assert_eq!(read(&user, reactor.into()).await, Ok(reactor + 1));
         });
     }
+    let user = controller.clone();
+    let reports = rig.run(move || async move { user.queues().await });
+    let counts = |report: &QueueReport| (report.reactor, report.id, report.counts.queue.completed);
+    assert_eq!(reports.iter().map(counts).collect::<Vec<_>>(), [(0, Some(1), 2), (1, Some(2), 2)]);
     let user = controller.clone();
     rig.run(move || async move { user.detach().await.unwrap() });
     assert_eq!(controller.state(), State::Detached);

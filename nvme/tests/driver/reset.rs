@@ -1,14 +1,19 @@
 //! Resets while several reactors submit.
 
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sledge_nvme::driver::{ControllerEvent, DriverError, State};
-use sledge_nvme::model::{ModelOptions, Readiness};
+use sledge_nvme::driver::{Controller, ControllerEvent, DriverError, State};
+use sledge_nvme::function::{DmaError, DmaMemory, Function, Presence, Registration};
+use sledge_nvme::model::{Model, ModelOptions, Readiness};
 use sledge_reactor::random_u64;
 use sledge_reactor::time::sleep;
 
 use crate::load::Tally;
-use crate::rig::{Rig, listen, options};
+use crate::rig::{Rig, listen, options, write};
 
 // Deleting this lets a reset lose a command, answer one twice, let a late completion be taken for another command, or
 // memory be reused while the controller still had it: each seed interleaves the reactors' I/O with the resets otherwise.
@@ -145,5 +150,116 @@ fn a_controller_that_stays_ready_is_cut_off() {
         rig.run(move || async move { user.detach().await.unwrap() });
         rig.assert_clean();
         rig.assert_nothing_mapped();
+    }
+}
+
+/// A function whose bus mastering, once on, can't be turned off, and which has no reset.
+struct Stubborn {
+    model: Arc<Model>,
+    stubborn: AtomicBool,
+}
+
+impl Function for Stubborn {
+    fn address(&self) -> &str {
+        self.model.address()
+    }
+
+    fn environment(&self) -> &'static str {
+        self.model.environment()
+    }
+
+    fn register_bytes(&self) -> usize {
+        self.model.register_bytes()
+    }
+
+    fn read_u32(&self, offset: usize) -> u32 {
+        self.model.read_u32(offset)
+    }
+
+    fn write_u32(&self, offset: usize, value: u32) {
+        self.model.write_u32(offset, value);
+    }
+
+    fn read_u64(&self, offset: usize) -> u64 {
+        self.model.read_u64(offset)
+    }
+
+    fn write_u64(&self, offset: usize, value: u64) {
+        self.model.write_u64(offset, value);
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<DmaMemory, DmaError> {
+        self.model.allocate(bytes)
+    }
+
+    unsafe fn register(&self, start: NonNull<u8>, bytes: usize) -> Result<Arc<Registration>, DmaError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.model.register(start, bytes) }
+    }
+
+    fn set_bus_master(&self, on: bool) -> io::Result<()> {
+        if self.stubborn.load(Ordering::Relaxed) && !on {
+            return Err(io::Error::other("stubborn"));
+        }
+        self.model.set_bus_master(on)
+    }
+
+    fn reset(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn presence(&self) -> Presence {
+        self.model.presence()
+    }
+}
+
+// Deleting this lets memory be given back, to whoever asks next, that a controller which nothing can stop writes to
+// later.
+#[test]
+fn what_nothing_can_stop_keeps_its_memory_for_ever() {
+    for detach in [false, true] {
+        let kind = ModelOptions { timeout_500ms: 1, ..ModelOptions::default() };
+        let mut rig = Rig::new(1, 2, kind);
+        let function = Arc::new(Stubborn { model: rig.model.clone(), stubborn: AtomicBool::new(true) });
+        let handles = rig.sim.handles(rig.node);
+        let controller =
+            rig.run(move || async move {
+                Controller::attach(function, handles[0].clone(), handles, options()).await
+            })
+            .unwrap();
+        // It takes its commands and sits on them.
+        rig.model.hold(|queue, _| queue != 0);
+        let tally = Tally::start(&mut rig, &controller);
+        rig.run_for(5);
+        rig.model.set_readiness(Readiness::AtOnce, Readiness::Never);
+        let user = controller.clone();
+        rig.run(move || async move {
+            if detach {
+                user.detach().await.unwrap();
+            } else {
+                assert!(user.reset().await.is_err());
+            }
+        });
+        assert_eq!(controller.statistics().leaks, 1);
+        let mapped = rig.model.mapped_bytes();
+        assert!(mapped > 0);
+        rig.run_for(5);
+        tally.finish(&mut rig);
+        assert!(tally.failed() > 0);
+        if !detach {
+            assert_eq!(controller.state(), State::Failed);
+            let user = controller.clone();
+            rig.run(move || async move {
+                assert!(!write(&user, 0, 1).await.is_success());
+                user.detach().await.unwrap();
+            });
+        }
+        assert_eq!(controller.state(), State::Detached);
+        // But for pages of admin commands that it has answered.
+        assert!(rig.model.mapped_bytes() + (64 << 10) > mapped);
+        // Now it does what it was asked: all of it lies where it did.
+        rig.model.hold_none();
+        rig.model.release_all();
+        rig.assert_clean();
     }
 }
