@@ -1,6 +1,7 @@
 //! Takes what NVMe controllers announce by themselves into the configuration: namespaces that appear, grow or vanish.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sledge_bdev::BlockDevice;
 use sledge_bdev::nvme::{Change, Controllers};
@@ -8,8 +9,31 @@ use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use crate::daemon::Daemon;
+use crate::methods::wait_for;
 use crate::model::Draft;
 use crate::rpc::error::RpcError;
+
+/// How often removed drives are looked for, unless told otherwise.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Looks for drives that were taken out, until the process ends.
+pub async fn look_for_drives(daemon: Arc<Daemon>) {
+    loop {
+        let model = daemon.model();
+        let (enabled, period) = match model.nvme.hotplug {
+            Some((enabled, 0)) => (enabled, PERIOD),
+            Some((enabled, micros)) => (enabled, Duration::from_micros(micros).max(PERIOD / 10)),
+            None => (true, PERIOD),
+        };
+        tokio::time::sleep(period).await;
+        let controllers = model.nvme.controllers.clone();
+        if enabled && controllers.has_removed_drives() {
+            // It opens files and maps memory.
+            let looking = tokio::task::spawn_blocking(move || wait_for(controllers.bring_back()));
+            let _ = looking.await;
+        }
+    }
+}
 
 /// Takes changes in as they come, until the process ends.
 pub async fn follow(daemon: Arc<Daemon>) {

@@ -156,6 +156,7 @@ fn serve(
             Err(error) => warn!(%error, "there is no management socket"),
         }
         drop(tokio::spawn(nvme_changes::follow(daemon.clone())));
+        drop(tokio::spawn(nvme_changes::look_for_drives(daemon.clone())));
         ready();
 
         let ended = tokio::select! {
@@ -174,6 +175,8 @@ fn serve(
         ended?;
         let drain = async {
             daemon.drain(DRAIN_LIMIT).await;
+            let model = daemon.model();
+            let _ = tokio::time::timeout(DRAIN_LIMIT, model.nvme.controllers.shut_down()).await;
             let _ = tokio::time::timeout(LAST_ANSWERS, answering.write()).await;
         };
         tokio::select! {

@@ -28,6 +28,9 @@ use crate::statistics::ChannelCounters;
 /// How often the reactor is woken, since nothing else wakes it for commands that wait.
 const TICK: Duration = Duration::from_millis(20);
 
+/// How many times the wait for a route a command may take that is lost again and again.
+const PATIENCE: u32 = 3;
+
 /// Pause when a queue, or the memory for a read, is full.
 const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
@@ -203,7 +206,7 @@ impl NvmeChannel {
         let index = completion.token as u32;
         let lower = &self.lowers[at];
         let entry = self.entries.get_mut(index)?;
-        let status = completion.status;
+        let status = lower.translate(completion.status);
         let full = !was_sent && status.is(BUSY) && !command::has_waited_out(entry.started);
         let pathing = status.is(Status::HOST_PATHING_ERROR);
         // What it did not do here, it may still have done where it was before.
@@ -229,6 +232,10 @@ impl NvmeChannel {
             Verdict::Answer(status) => self.finish(index, status, Some(completion.data)),
             Verdict::Again { after, counts } => {
                 let now = time::now();
+                let limit = self.shared.fast_fail.map(|limit| limit * PATIENCE);
+                if !counts && limit.is_some_and(|limit| now - entry.started >= limit) {
+                    return self.finish(index, Status::INTERNAL_PATH_ERROR, Some(completion.data));
+                }
                 entry.attempts += u32::from(counts);
                 entry.place = Place::Waiting(now + after);
                 // Memory that a queue supplied for a read is its own again.

@@ -12,10 +12,10 @@ use sledge_nvme::log_page::AnaState;
 
 use super::device::NvmeDevice;
 use super::error::NvmeError;
-use super::options::{AttachOptions, Multipath, NvmeOptions, PathMode, PathPolicy};
-use super::path::{About, Path};
+use super::look::Look;
+use super::options::{AttachOptions, Multipath, NvmeOptions, PathMode, PathPolicy, Transport};
+use super::path::{About, Link, Path};
 use super::route::Route;
-use super::tcp::Look;
 use crate::device::BlockDevice;
 
 /// What a controller announced, or showed after its return, for the management side to act on.
@@ -97,6 +97,11 @@ impl Controller {
 
     pub(crate) fn paths(&self) -> Vec<Arc<Path>> {
         self.lock().paths.clone()
+    }
+
+    /// Whether one of its paths is that.
+    pub(crate) fn leads_to(&self, transport: &Transport) -> bool {
+        self.lock().paths.iter().any(|path| path.leads_to(transport))
     }
 
     pub(crate) fn devices(&self) -> Vec<Arc<NvmeDevice>> {
@@ -244,6 +249,9 @@ impl Controller {
     /// Begins to watch a path that was taken in. On its owner.
     pub(crate) fn watch(self: &Arc<Self>, path: &Arc<Path>, seen: u64) {
         let of: Weak<Controller> = Arc::downgrade(self);
-        super::tcp::start_watch(path, seen, of);
+        match &path.link {
+            Link::Tcp(_) => super::tcp::start_watch(path, seen, of),
+            Link::Pcie(link) => super::pcie::follow(path, link, of),
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sledge_nvme::Command;
 use sledge_nvme::fabrics::Nqn;
+use sledge_nvme::function::Function;
 use sledge_nvmf::host::{AdminData, AdminReply};
 use sledge_reactor::message::Handle;
 use uuid::Uuid;
@@ -17,14 +18,19 @@ use uuid::Uuid;
 use super::controller::{Change, Changes, Controller};
 use super::device::NvmeDevice;
 use super::error::NvmeError;
+use super::look::Connected;
 use super::options::{AttachOptions, Multipath, NvmeOptions, Transport, host_nqn};
-use super::path::{Path, PathState};
+use super::path::{Link, Path, PathState};
+use super::pcie;
 use super::report::{self, ControllerReport, IoPathReport, TransportStatistics};
-use super::tcp::{self, Connected, within};
+use super::tcp::{self, within};
 use crate::device::{BlockDevice, check_shape};
 
 /// How long an attach may take in all.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
+
+/// Opens a drive by its address, in an environment.
+pub type OpenDrive = dyn Fn(&str, &str) -> Result<Arc<dyn Function>, String> + Send + Sync;
 
 #[derive(Default)]
 struct Inner {
@@ -32,6 +38,8 @@ struct Inner {
     controllers: Mutex<Vec<Arc<Controller>>>,
     changes: Arc<Changes>,
     paths: AtomicU64,
+    /// Opens drives, where that is not the machine's own bus.
+    opener: OnceLock<Box<OpenDrive>>,
     /// This process as a host, where nothing else is asked for.
     host: OnceLock<Option<Nqn>>,
 }
@@ -72,6 +80,21 @@ impl Controllers {
         let _ = self.inner.reactors.set(reactors);
     }
 
+    /// Has drives opened by `open` rather than on the machine's bus: for tests.
+    pub fn open_drives_by(
+        &self,
+        open: impl Fn(&str, &str) -> Result<Arc<dyn Function>, String> + Send + Sync + 'static,
+    ) {
+        let _ = self.inner.opener.set(Box::new(open));
+    }
+
+    fn open_drive(&self, address: &str, environment: &str) -> Result<Arc<dyn Function>, String> {
+        match self.inner.opener.get() {
+            Some(open) => open(address, environment),
+            None => pcie::open(address, environment),
+        }
+    }
+
     /// Has `tell` called, on any thread, when [`Controllers::take_changes`] has something. It must not block.
     pub fn on_change(&self, tell: impl Fn() + Send + Sync + 'static) {
         self.inner.changes.on_change(Arc::new(tell));
@@ -110,6 +133,12 @@ impl Controllers {
         let wrong =
             |parameter, problem: String| NvmeError::Parameter { name: name.clone(), parameter, problem };
         check_shape(&format!("{name}n1"), 1, 512)?;
+        let everywhere = self.lock().clone();
+        let drive = matches!(options.transport, Transport::Pcie { .. });
+        let taken = |controller: &Arc<Controller>| controller.leads_to(&options.transport);
+        if drive && everywhere.iter().any(taken) {
+            return Err(NvmeError::PathExists { name });
+        }
         let before = self.find(&name).ok();
         if let Some(before) = &before {
             let known = |path: &Arc<Path>| path.leads_to(&options.transport);
@@ -131,13 +160,23 @@ impl Controllers {
         let controllers = self.clone();
         let number = self.inner.paths.fetch_add(1, Ordering::Relaxed);
         let settings = settings.clone();
+        let reactors = self.reactors()?.to_vec();
+        let function = match &options.transport {
+            Transport::Tcp { .. } => None,
+            // Blocks, as the management side may.
+            Transport::Pcie { address, environment } => Some(
+                self.open_drive(address, environment)
+                    .map_err(|reason| NvmeError::Open { to: options.transport.to_string(), reason })?,
+            ),
+        };
         let attaching = self.owner(number)?.spawn(move || async move {
-            let to = options.transport.to_string();
-            let connecting = tcp::connect(number, options.clone(), settings.clone(), host);
-            let Some(connected) = within(ATTACH_LIMIT, connecting).await else {
-                return Err(NvmeError::Timeout { what: format!("attaching {to}"), limit: ATTACH_LIMIT });
+            let connected = match function {
+                // The driver's own limits hold.
+                Some(function) => {
+                    pcie::connect(number, options.clone(), settings.clone(), function, reactors).await?
+                }
+                None => connect_tcp(number, &options, &settings, host).await?,
             };
-            let connected = connected?;
             let changes = controllers.inner.changes.clone();
             let about = connected.look.about.clone();
             let controller =
@@ -175,9 +214,13 @@ impl Controllers {
         Ok(Attached { made, names, path: path.number })
     }
 
+    fn reactors(&self) -> Result<&[Handle], NvmeError> {
+        self.inner.reactors.get().map(Vec::as_slice).ok_or(NvmeError::NotStarted)
+    }
+
     /// The reactor for a path's controller.
     fn owner(&self, number: u64) -> Result<&Handle, NvmeError> {
-        let reactors = self.inner.reactors.get().ok_or(NvmeError::NotStarted)?;
+        let reactors = self.reactors()?;
         let at = number.checked_rem(reactors.len() as u64).ok_or(NvmeError::NotStarted)?;
         Ok(&reactors[at as usize])
     }
@@ -239,6 +282,59 @@ impl Controllers {
             None => self.lock().clone(),
         };
         Ok(chosen.iter().map(|controller| report::controller(controller)).collect())
+    }
+
+    /// Whether drives were taken out, which [`Controllers::bring_back`] would look for.
+    #[must_use]
+    pub fn has_removed_drives(&self) -> bool {
+        !self.removed_drives().is_empty()
+    }
+
+    fn removed_drives(&self) -> Vec<Arc<Path>> {
+        let mut paths: Vec<_> = self.lock().iter().flat_map(|controller| controller.paths()).collect();
+        paths.retain(|path| matches!(&path.link, Link::Pcie(link) if link.is_removed()));
+        paths
+    }
+
+    /// Looks for drives that were taken out, in their old places, and has those that are back go on. Blocks for a
+    /// while: call it from the management side.
+    pub async fn bring_back(&self) {
+        for path in self.removed_drives() {
+            let (Link::Pcie(link), Transport::Pcie { address, environment }) =
+                (&path.link, &path.options.transport)
+            else {
+                continue;
+            };
+            if self.inner.opener.get().is_none()
+                && let Err(reason) = pcie::take_back(address, environment, &path.about().serial_number)
+            {
+                tracing::debug!(address, reason, "a drive is not back yet");
+                continue;
+            }
+            let opened = self.open_drive(address, environment);
+            let back = match opened {
+                Ok(function) => link.put_back(&path, function).await.map_err(|error| error.to_string()),
+                Err(reason) => Err(reason),
+            };
+            match back {
+                Ok(()) => tracing::info!(address, "a drive is back"),
+                Err(reason) => tracing::debug!(address, reason, "a drive is not back yet"),
+            }
+        }
+    }
+
+    /// Shuts all controllers down, before the reactors end: a drive must not reach memory that is given back.
+    pub async fn shut_down(&self) {
+        let all = self.lock().clone();
+        let close = |path: Arc<Path>| {
+            let owner = path.owner.clone();
+            owner.spawn(move || async move { path.close(PathState::Disabled).await })
+        };
+        // All at once: one that does not answer does not take the time of the others.
+        let closing: Vec<_> = all.iter().flat_map(|controller| controller.paths()).map(close).collect();
+        for closed in closing {
+            let _ = closed.await;
+        }
     }
 
     /// The attaches that made the table, in order.
@@ -327,6 +423,10 @@ impl Controllers {
     pub async fn reset(&self, name: &str, cntlid: Option<u16>) -> Result<(), NvmeError> {
         let (controller, paths) = self.paths_of(name, cntlid)?;
         for path in paths {
+            if matches!(path.link, Link::Pcie(_)) {
+                path.reset().await?;
+                continue;
+            }
             match path.state() {
                 PathState::Live => path.reset().await?,
                 PathState::GivenUp => self.revive(&controller, &path).await?,
@@ -343,6 +443,10 @@ impl Controllers {
     /// There is none.
     pub async fn disable(&self, name: &str, cntlid: Option<u16>) -> Result<(), NvmeError> {
         let (controller, paths) = self.paths_of(name, cntlid)?;
+        if paths.iter().any(|path| matches!(path.link, Link::Pcie(_))) {
+            let problem = "is a drive: detach it instead".to_owned();
+            return Err(NvmeError::Parameter { name: name.to_owned(), parameter: "name", problem });
+        }
         for path in paths {
             path.close(PathState::Disabled).await;
             controller.lost(&path);
@@ -370,12 +474,8 @@ impl Controllers {
         let number = self.inner.paths.fetch_add(1, Ordering::Relaxed);
         let (controllers, controller, old) = (self.clone(), controller.clone(), old.clone());
         let reviving = self.owner(number)?.spawn(move || async move {
-            let connecting = tcp::connect(number, options, settings, host);
-            let Some(connected) = within(ATTACH_LIMIT, connecting).await else {
-                let what = format!("attaching {}", old.options.transport);
-                return Err(NvmeError::Timeout { what, limit: ATTACH_LIMIT });
-            };
-            let attached = controllers.take_in(&controller, connected?).await?;
+            let connected = connect_tcp(number, &options, &settings, host).await?;
+            let attached = controllers.take_in(&controller, connected).await?;
             for device in attached.made {
                 controllers.inner.changes.push(Change::Appeared(device));
             }
@@ -384,4 +484,18 @@ impl Controllers {
         });
         reviving.await?
     }
+}
+
+/// Connects over NVMe/TCP, within a limit for all of it.
+async fn connect_tcp(
+    number: u64,
+    options: &AttachOptions,
+    settings: &NvmeOptions,
+    host: Nqn,
+) -> Result<Connected, NvmeError> {
+    let connecting = tcp::connect(number, options.clone(), settings.clone(), host);
+    within(ATTACH_LIMIT, connecting).await.unwrap_or_else(|| {
+        let what = format!("attaching {}", options.transport);
+        Err(NvmeError::Timeout { what, limit: ATTACH_LIMIT })
+    })
 }

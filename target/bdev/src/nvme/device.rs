@@ -88,6 +88,7 @@ pub struct NvmeDevice {
     uuid: Uuid,
     identity: Identity,
     is_shared: bool,
+    is_drive: bool,
     features: Features,
     shared: Arc<Shared>,
     counters: Arc<DeviceCounters>,
@@ -123,6 +124,7 @@ impl NvmeDevice {
             uuid: found.identity.device_uuid(&owner, found.nsid),
             identity: found.identity,
             is_shared: found.shared,
+            is_drive: matches!(options.transport, Transport::Pcie { .. }),
             features: Features {
                 oncs: about.oncs,
                 fuses: about.fuses,
@@ -260,7 +262,8 @@ impl BlockDevice for NvmeDevice {
             Operation::WriteZeroes { .. } | Operation::Deallocate => {
                 self.has(oncs::WRITE_ZEROES) && self.has(oncs::DATASET_MANAGEMENT)
             }
-            Operation::Verify => self.has(oncs::VERIFY),
+            // The driver of drives reads where a drive can't verify.
+            Operation::Verify => self.is_drive || self.has(oncs::VERIFY),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sledge_nvme::driver::DriverError;
 use sledge_nvmf::host::HostError;
 use sledge_reactor::message::ReactorGone;
 
@@ -62,6 +63,22 @@ pub enum NvmeError {
         /// Why.
         source: HostError,
     },
+    /// The drive does not come up, or fails what it is asked.
+    #[error("can't use {to}: {source}")]
+    Drive {
+        /// Which.
+        to: String,
+        /// Why.
+        source: DriverError,
+    },
+    /// The drive can't be opened.
+    #[error("can't open {to}: {reason}")]
+    Open {
+        /// Which.
+        to: String,
+        /// Why, with what to do about it.
+        reason: String,
+    },
     /// It took too long.
     #[error("{what} took longer than {limit:?}")]
     Timeout {
@@ -100,6 +117,15 @@ impl NvmeError {
             NvmeError::Device(error) => error.errno(),
             NvmeError::NotStarted => libc::EAGAIN,
             NvmeError::Gone(_) => libc::EIO,
+            NvmeError::Open { .. } => libc::ENODEV,
+            NvmeError::Drive { source, .. } => match source {
+                DriverError::Timeout { .. } => libc::ETIMEDOUT,
+                DriverError::Removed | DriverError::Detached => libc::ENXIO,
+                DriverError::NotReady(_) | DriverError::QueueFull => libc::EAGAIN,
+                DriverError::Unsupported(_) => libc::EOPNOTSUPP,
+                DriverError::Option(_) => libc::EINVAL,
+                _ => libc::EIO,
+            },
             NvmeError::Host { source, .. } => match source {
                 HostError::Connect { source, .. } => source.raw_os_error().unwrap_or(libc::ENOTCONN),
                 HostError::Timeout { .. } => libc::ETIMEDOUT,

@@ -15,7 +15,8 @@ use sledge_nvmf::host::{QueuePair, QueuePairState};
 use sledge_reactor::task::{JoinHandle, spawn_local};
 use sledge_reactor::time::sleep;
 
-use super::path::Link;
+use super::path::{Link, PathState};
+use super::pcie;
 use super::route::Route;
 
 /// Pause before another attempt to open a queue.
@@ -26,6 +27,8 @@ const LONG_PAUSE: Duration = Duration::from_secs(1);
 enum Queue {
     Opening,
     Tcp(QueuePair),
+    /// The driver splits, retries, and has commands wait while the drive is reset.
+    Pcie(Box<dyn Channel>),
 }
 
 /// A queue on a route.
@@ -42,7 +45,11 @@ pub(crate) struct Lower {
 impl Lower {
     /// Begins to open a queue.
     pub(crate) fn open(route: Arc<Route>, geometry: Geometry) -> Self {
-        let queue = Rc::new(RefCell::new(Queue::Opening));
+        let at_once = match &route.path.link {
+            Link::Pcie(link) if route.is_up() => link.drive.open_channel(route.nsid).ok(),
+            _ => None,
+        };
+        let queue = Rc::new(RefCell::new(at_once.map_or(Queue::Opening, Queue::Pcie)));
         let opener = spawn_local(open(route.clone(), geometry, Rc::downgrade(&queue)));
         Self { route, queue, opener, outstanding: 0, leaving: false }
     }
@@ -58,6 +65,7 @@ impl Lower {
             Queue::Tcp(pair) => {
                 pair.state() == QueuePairState::Live && self.route.is_verified(pair.incarnation())
             }
+            Queue::Pcie(_) => self.route.is_verified(pcie::INCARNATION),
         };
         there.then_some(ana)
     }
@@ -67,11 +75,19 @@ impl Lower {
         let submitted = match &mut *self.queue.borrow_mut() {
             Queue::Opening => Submitted::Done(io.complete(Status::HOST_PATHING_ERROR)),
             Queue::Tcp(pair) => pair.submit(io),
+            Queue::Pcie(channel) => channel.submit(io),
         };
         if matches!(submitted, Submitted::Pending) {
             self.outstanding += 1;
         }
         submitted
+    }
+
+    /// What a status means here: a drive that was given up or taken out fails its commands for good, but may return.
+    pub(crate) fn translate(&self, status: Status) -> Status {
+        let gone = self.route.path.state() != PathState::Live;
+        let drive = matches!(self.route.path.link, Link::Pcie(_));
+        if drive && gone && status.is(Status::INTERNAL_ERROR) { Status::HOST_PATHING_ERROR } else { status }
     }
 
     /// Appends what ended.
@@ -80,6 +96,7 @@ impl Lower {
         match &mut *self.queue.borrow_mut() {
             Queue::Opening => {}
             Queue::Tcp(pair) => pair.poll(done),
+            Queue::Pcie(channel) => channel.poll(done),
         }
         self.outstanding -= (done.len() - before).min(self.outstanding);
     }
@@ -96,6 +113,7 @@ impl Lower {
         match &*self.queue.borrow() {
             Queue::Opening => false,
             Queue::Tcp(pair) => pair.needs_polling(),
+            Queue::Pcie(channel) => channel.needs_polling(),
         }
     }
 
@@ -103,13 +121,15 @@ impl Lower {
         match &mut *self.queue.borrow_mut() {
             Queue::Opening => false,
             Queue::Tcp(pair) => pair.abort(token),
+            Queue::Pcie(channel) => channel.abort(token),
         }
     }
 
     /// Whether the controller may still have commands of the connection that was lost last.
     pub(crate) fn lost_silently(&self) -> bool {
         match &*self.queue.borrow() {
-            Queue::Opening => false,
+            // A drive that was given up or taken out does nothing any more.
+            Queue::Opening | Queue::Pcie(_) => false,
             Queue::Tcp(pair) => pair.lost_silently(),
         }
     }
@@ -124,12 +144,20 @@ impl Drop for Lower {
 /// Opens a queue, however long that takes, unless the path or the channel ends first.
 async fn open(route: Arc<Route>, geometry: Geometry, place: Weak<RefCell<Queue>>) {
     loop {
-        if place.strong_count() == 0 || route.is_over() {
+        let Some(wanted) = place.upgrade() else { return };
+        if !matches!(*wanted.borrow(), Queue::Opening) {
             return;
         }
+        drop(wanted);
         let pause = if route.is_up() {
             let opened = match &route.path.link {
-                Link::Tcp(link) => link.connector.open(route.nsid, geometry).await.map(Queue::Tcp),
+                Link::Tcp(link) => {
+                    let opened = link.connector.open(route.nsid, geometry).await;
+                    opened.map(Queue::Tcp).map_err(|error| error.to_string())
+                }
+                Link::Pcie(link) => {
+                    link.drive.open_channel(route.nsid).map(Queue::Pcie).map_err(|error| error.to_string())
+                }
             };
             match opened {
                 Ok(queue) => {
@@ -140,7 +168,7 @@ async fn open(route: Arc<Route>, geometry: Geometry, place: Weak<RefCell<Queue>>
                 }
                 Err(error) => {
                     let (to, nsid) = (&route.path.options.transport, route.nsid);
-                    tracing::warn!(%to, nsid, %error, "can't open an I/O queue; trying again");
+                    tracing::warn!(%to, nsid, error, "can't open an I/O queue; trying again");
                     LONG_PAUSE
                 }
             }

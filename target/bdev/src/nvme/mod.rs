@@ -12,8 +12,8 @@
 //! |---|---|
 //! | `controllers` | the table of named controllers: attach, detach, find |
 //! | `controller` | one name: its paths and devices, and what a look at a path's namespaces changes |
-//! | `path`, `tcp` | one way to a controller, and the task that keeps it |
-//! | `found` | a namespace as a path shows it: geometry, identity |
+//! | `path`, `tcp`, `pcie` | one way to a controller, and what keeps it |
+//! | `look`, `found` | what a path shows: the controller, its namespaces with geometry and identity |
 //! | `route` | one path's way to one namespace: connection and ANA state |
 //! | `device` | the block device |
 //! | `channel`, `lower` | one reactor's I/O on a device, and its queue on each route |
@@ -27,9 +27,11 @@ mod controllers;
 mod device;
 mod error;
 mod found;
+mod look;
 mod lower;
 pub mod options;
 mod path;
+mod pcie;
 pub mod report;
 mod retry;
 mod route;

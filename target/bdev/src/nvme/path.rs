@@ -14,6 +14,7 @@ use sledge_reactor::message::Handle;
 
 use super::error::NvmeError;
 use super::options::{AttachOptions, NvmeOptions, Transport};
+use super::pcie::PcieLink;
 use super::tcp::TcpLink;
 
 /// How a path is.
@@ -108,6 +109,8 @@ impl About {
 pub(crate) enum Link {
     /// NVMe/TCP.
     Tcp(TcpLink),
+    /// A drive of this machine.
+    Pcie(PcieLink),
 }
 
 /// One way to a controller.
@@ -188,6 +191,7 @@ impl Path {
     pub(crate) async fn admin(&self, command: Command, data: AdminData) -> Result<AdminReply, NvmeError> {
         match &self.link {
             Link::Tcp(link) => link.admin(self, command, data).await,
+            Link::Pcie(link) => link.admin(self, command, data).await,
         }
     }
 
@@ -198,6 +202,7 @@ impl Path {
     pub(crate) async fn reset(&self) -> Result<(), NvmeError> {
         match &self.link {
             Link::Tcp(link) => link.reset(self).await,
+            Link::Pcie(link) => link.reset(self).await,
         }
     }
 
@@ -206,6 +211,7 @@ impl Path {
         self.set_state(state);
         match &self.link {
             Link::Tcp(link) => link.close(self).await,
+            Link::Pcie(link) => link.close(self).await,
         }
     }
 

@@ -52,7 +52,8 @@ pub(crate) fn judge(ended: Ended) -> Verdict {
     if status.is_success() {
         return Verdict::Answer(status);
     }
-    if status.is(Status::HOST_PATHING_ERROR) {
+    let swap = ended.operation == Operation::CompareAndWrite;
+    if status.is(Status::HOST_PATHING_ERROR) || swap && status.is(Status::ABORTED_SQ_DELETION) {
         return after_loss(ended);
     }
     let ana = [Status::ANA_INACCESSIBLE, Status::ANA_TRANSITION, Status::ANA_PERSISTENT_LOSS];
@@ -68,7 +69,7 @@ pub(crate) fn judge(ended: Ended) -> Verdict {
         Status::INTERNAL_PATH_ERROR,
         Status::CONTROLLER_PATHING_ERROR,
     ];
-    let repeatable = ended.operation != Operation::CompareAndWrite
+    let repeatable = !swap
         && !status.is_do_not_retry()
         && transient.iter().any(|transient| status.is(*transient))
         && ended.limit.is_none_or(|limit| ended.attempts < limit);
@@ -125,6 +126,8 @@ mod tests {
         }
         let swap = Ended { operation: Operation::CompareAndWrite, ..LOST };
         assert_eq!(judge(swap), Verdict::Answer(Status::TRANSIENT_TRANSPORT_ERROR));
+        let deleted = Ended { status: Status::ABORTED_SQ_DELETION, ..swap };
+        assert_eq!(judge(deleted), Verdict::Answer(Status::TRANSIENT_TRANSPORT_ERROR));
         assert_eq!(judge(Ended { sent: false, ..swap }), AT_ONCE);
         assert_eq!(judge(Ended { status: Status::ANA_TRANSITION, ..swap }), AT_ONCE);
     }

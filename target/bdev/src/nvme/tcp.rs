@@ -32,6 +32,7 @@ use zerocopy::FromBytes;
 use super::controller::Controller;
 use super::error::NvmeError;
 use super::found::Found;
+use super::look::{Connected, Look};
 use super::options::{AttachOptions, NvmeOptions, Transport};
 use super::path::{About, Link, Path, PathState};
 
@@ -56,35 +57,6 @@ pub(crate) struct Resident {
 pub(crate) struct TcpLink {
     pub(crate) connector: QueueConnector,
     resident: LocalKey<Resident>,
-}
-
-/// What a path shows at one moment.
-pub(crate) struct Look {
-    /// The connection in which it was looked at.
-    pub(crate) incarnation: u64,
-    pub(crate) about: About,
-    pub(crate) found: Vec<Found>,
-    /// State by ANA group; none when the controller does not report it.
-    pub(crate) ana: Option<Vec<(u32, AnaState)>>,
-}
-
-impl Look {
-    /// The state of an ANA group.
-    pub(crate) fn state_of(ana: Option<&[(u32, AnaState)]>, group: u32) -> AnaState {
-        match ana {
-            None => AnaState::Optimized,
-            Some(states) => states
-                .iter()
-                .find(|(number, _)| *number == group)
-                .map_or(AnaState::Inaccessible, |(_, state)| *state),
-        }
-    }
-}
-
-/// A path that has just been connected.
-pub(crate) struct Connected {
-    pub(crate) path: Arc<Path>,
-    pub(crate) look: Look,
 }
 
 fn connect_options(
@@ -148,7 +120,7 @@ pub(crate) async fn connect(
 
 /// Begins to watch a path. On its owner.
 pub(crate) fn start_watch(path: &Arc<Path>, seen: u64, of: Weak<Controller>) {
-    let Link::Tcp(link) = &path.link;
+    let Link::Tcp(link) = &path.link else { return };
     let Some(resident) = link.resident.get() else { return };
     let Some(controller) = resident.controller.borrow().clone() else { return };
     let task = spawn_local(watch(path.clone(), controller, seen, of));

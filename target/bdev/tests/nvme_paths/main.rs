@@ -2,6 +2,7 @@
 //! another disk, under load that is verified.
 #![allow(clippy::unwrap_used)]
 
+mod drive;
 mod support;
 
 use std::sync::Arc;

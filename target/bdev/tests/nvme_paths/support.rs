@@ -215,7 +215,6 @@ pub fn content(data: &Segments) -> Vec<u8> {
 }
 
 /// Runs commands to their end, in the order of their tokens.
-#[allow(dead_code)]
 pub async fn run(channel: &mut dyn Channel, commands: Vec<IoCommand>) -> Vec<IoCompletion> {
     let wanted = commands.len();
     let mut done = Vec::new();

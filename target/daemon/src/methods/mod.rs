@@ -43,6 +43,7 @@ use crate::rpc::error::RpcError;
 pub(crate) use bdev_nvme::attach_call;
 pub(crate) use nvmf_listener::ana_word;
 pub(crate) use nvmf_subsystem::hex;
+pub(crate) use wait::wait_for;
 
 /// When a method may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
