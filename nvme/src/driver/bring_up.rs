@@ -44,10 +44,12 @@ fn write_u32(function: &dyn Function, property: Property, value: u32) {
     function.write_u32(property.value() as usize, value);
 }
 
-/// CSTS; `None` when the device is gone.
+/// CSTS; `None` when the device is gone: its registers read as all ones, or, on emulated buses, as zeroes, which no
+/// controller's version is.
 pub(super) fn read_status(function: &dyn Function) -> Option<ControllerStatus> {
     match read_u32(function, Property::Csts) {
         u32::MAX => None,
+        0 if read_u32(function, Property::Vs) == 0 => None,
         bits => Some(ControllerStatus::from_bits(bits)),
     }
 }
