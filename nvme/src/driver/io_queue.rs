@@ -164,6 +164,11 @@ impl IoQueue {
         self.engine.borrow_mut().stop();
     }
 
+    /// Takes what the device has answered, for channels that nobody polls just now.
+    pub fn take_completions(&self) {
+        self.engine.borrow_mut().turn(&mut None);
+    }
+
     /// Takes all commands back from the device. Only when it can't work on them nor reach their memory any more: after
     /// the queue's deletion has completed, or CSTS.RDY was seen as 0 after CC.EN was cleared, or its bus mastering was
     /// ended, or the device is gone from its slot. Before that, their memory is still the device's.

@@ -105,6 +105,8 @@ impl Watch<'_> {
             let look = self
                 .on_queue(|local| {
                     let queue = &local.queue;
+                    // A command that is answered already is not overdue, whenever its submitter looks.
+                    queue.take_completions();
                     let id = queue.addresses()?.id;
                     let given_up = std::iter::from_fn(|| queue.abort_candidate(Instant::from_nanos(0)))
                         .take(MAX_GIVEN_UP)

@@ -278,8 +278,11 @@ impl Keeper {
         let until = now() + self.shared.options.drain_timeout;
         let mut pause = Duration::from_micros(100);
         loop {
-            let outstanding: usize =
-                self.on_all(|local| local.queue.outstanding()).await.into_iter().flatten().sum();
+            let left = |local: &LocalQueue| {
+                local.queue.take_completions();
+                local.queue.outstanding()
+            };
+            let outstanding: usize = self.on_all(left).await.into_iter().flatten().sum();
             if outstanding == 0 {
                 break;
             }

@@ -165,6 +165,8 @@ impl State {
             self.violation(format!("admin queue register {offset:#x} written while enabled"));
         }
         match offset {
+            // INTMS and INTMC: nothing interrupts here.
+            0x0c | 0x10 => {}
             0x14 => self.configure(Configuration::from_bits(value)),
             0x1c => {
                 if ControllerStatus::from_bits(value).subsystem_reset_occurred() {
@@ -194,7 +196,7 @@ impl State {
                 self.enable();
             }
             (true, false) => {
-                self.stop();
+                // Until it is not ready any more it goes on with what it has.
                 self.status = self.status.with_fatal(false).with_shutdown(ShutdownStatus::Normal);
                 self.change_ready(false);
             }
@@ -212,6 +214,7 @@ impl State {
 
     /// Takes the admin queues into use; fatal when they, or the configuration, can't be used.
     fn enable(&mut self) {
+        self.stop();
         let entries = |minus_one: u16| u32::from(minus_one) + 1;
         let submission = entries(self.admin_attributes.submission_entries_minus_one());
         let completion = entries(self.admin_attributes.completion_entries_minus_one());
@@ -260,6 +263,9 @@ impl State {
         };
         if due && let Some((ready, _)) = self.change.take() {
             self.status = self.status.with_ready(ready);
+            if !ready {
+                self.stop();
+            }
         }
     }
 
@@ -308,7 +314,7 @@ impl State {
             (_, false) => self.statistics.submission_doorbells += 1,
             (_, true) => self.statistics.completion_doorbells += 1,
         }
-        if !self.status.ready() {
+        if !self.status.ready() || !self.configuration.enable() {
             return self.violation(format!("doorbell of queue {queue} rung while not ready"));
         }
         let known = offset.is_multiple_of(stride)
