@@ -52,6 +52,9 @@ pub enum Command {
     /// Controllers, one an association of a host with a subsystem
     #[command(subcommand, visible_alias = "controllers")]
     Controller(OfSubsystem),
+    /// NVMe controllers elsewhere, or drives of this machine, whose namespaces are devices here
+    #[command(subcommand)]
+    Nvme(crate::nvme_arguments::Nvme),
     /// Reactors: the cores that do the work
     #[command(subcommand, visible_alias = "reactors")]
     Reactor(Reactor),
@@ -197,7 +200,7 @@ pub struct ListenerAddress {
     pub address: SocketAddr,
 }
 
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(ip) = inner.parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip, NVME_TCP_PORT));

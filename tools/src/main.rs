@@ -6,6 +6,7 @@
 mod arguments;
 mod client;
 mod commands;
+mod nvme_arguments;
 mod output;
 mod setup;
 mod size;

@@ -116,6 +116,10 @@ fn create(client: &mut Client, wanted: CreateDevice) -> Result<Report, Failure> 
 /// Each kind has a method of its own; the kind is the one name in what is particular to the device.
 fn delete(client: &mut Client, name: &str) -> Result<Report, Failure> {
     let found = client.call("bdev_get_bdevs", json!({"name": name}))?;
+    if items(&found).first().is_some_and(|device| device["driver_specific"]["nvme"].is_array()) {
+        let reason = format!("{name} comes and goes with its controller: `sledge nvme detach` it");
+        return Err(Failure::Usage(reason));
+    }
     let kind = items(&found)
         .first()
         .and_then(|device| device["driver_specific"].as_object())

@@ -5,6 +5,7 @@ mod device;
 mod host;
 mod listener;
 mod namespace;
+mod nvme;
 mod reactor;
 mod status;
 mod subsystem;
@@ -25,6 +26,7 @@ pub fn run(client: &mut Client, command: Command) -> Result<Report, Failure> {
         Command::Device(command) => device::run(client, command),
         Command::Connection(OfSubsystem::List { nqn }) => host::connections(client, nqn),
         Command::Controller(OfSubsystem::List { nqn }) => host::controllers(client, nqn),
+        Command::Nvme(command) => nvme::run(client, command),
         Command::Reactor(Reactor::List) => reactor::list(client),
         Command::Config(Config::Save { file }) => configuration::save(client, file),
         Command::Config(Config::Load { file }) => configuration::load(client, &file),

@@ -5,6 +5,7 @@
 mod alone;
 mod configuration;
 mod hosts;
+mod nvme;
 mod objects;
 mod setup;
 mod support;

@@ -22,7 +22,7 @@ use super::look::Connected;
 use super::options::{AttachOptions, Multipath, NvmeOptions, Transport, host_nqn};
 use super::path::{Link, Path, PathState};
 use super::pcie;
-use super::report::{self, ControllerReport, IoPathReport, TransportStatistics};
+use super::report::{self, ControllerReport, IoPathReport, QueueCounts};
 use super::tcp::{self, within};
 use crate::device::{BlockDevice, check_shape};
 
@@ -359,11 +359,14 @@ impl Controllers {
         }
     }
 
-    /// What the transports counted.
-    #[must_use]
-    pub fn statistics(&self) -> Vec<TransportStatistics> {
+    /// What the queues on drives counted, of each controller and reactor.
+    pub async fn queue_counts(&self) -> Vec<QueueCounts> {
         let all = self.lock().clone();
-        report::statistics(&all)
+        let mut counts = Vec::new();
+        for controller in all {
+            counts.extend(report::queue_counts(&controller).await);
+        }
+        counts
     }
 
     /// The paths of a device.

@@ -1,5 +1,7 @@
 //! What is told about controllers, paths and devices, in the words of SPDK. Serialised as it stands.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sledge_nvme::identify::capability::oacs;
 use sledge_nvme::log_page::AnaState;
@@ -7,7 +9,7 @@ use sledge_nvme::log_page::AnaState;
 use super::controller::Controller;
 use super::device::NvmeDevice;
 use super::options::Transport;
-use super::path::{About, Path, PathState};
+use super::path::{About, Link, Path, PathState};
 use super::route::Route;
 use crate::device::BlockDevice;
 
@@ -238,6 +240,9 @@ pub struct PathReport {
     pub serial_number: String,
     /// Firmware revision.
     pub firmware_revision: String,
+    /// What happened to a drive since it was attached, counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<BTreeMap<&'static str, u64>>,
 }
 
 /// Who a host is.
@@ -276,6 +281,10 @@ fn path_report(path: &Path) -> PathReport {
         model_number: about.model_number.clone(),
         serial_number: about.serial_number.clone(),
         firmware_revision: about.firmware_revision.clone(),
+        statistics: match &path.link {
+            Link::Pcie(link) => Some(link.drive.statistics().entries().into_iter().collect()),
+            Link::Tcp(_) => None,
+        },
     }
 }
 
@@ -319,19 +328,46 @@ pub(crate) fn io_paths(device: &NvmeDevice) -> Vec<IoPathReport> {
     routes.iter().map(row).collect()
 }
 
-/// What one transport counted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TransportStatistics {
-    /// `TCP` or `PCIE`.
-    pub trname: &'static str,
-    /// Controllers that are attached by it.
-    pub controllers: usize,
+/// What a reactor's queue on a drive counted, in SPDK's names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct QueueCounts {
+    /// The controller.
+    pub name: String,
+    /// The reactor.
+    #[serde(skip)]
+    pub reactor: u32,
+    /// Commands put into the submission queue.
+    pub submitted_requests: u64,
+    /// Completions delivered.
+    pub completions: u64,
+    /// Writes to the submission queue's doorbell.
+    pub sq_mmio_doorbell_updates: u64,
+    /// Writes to the completion queue's doorbell.
+    pub cq_mmio_doorbell_updates: u64,
+    /// Commands that were tried again.
+    pub retried_requests: u64,
+    /// Completions that came for commands nobody waited for.
+    pub late_completions: u64,
+    /// Commands that the drive has.
+    pub outstanding_requests: usize,
 }
 
-/// The counts of all controllers, by transport.
-pub(crate) fn statistics(all: &[std::sync::Arc<Controller>]) -> Vec<TransportStatistics> {
-    let paths: Vec<_> = all.iter().flat_map(|controller| controller.paths()).collect();
-    let tcp = paths.iter().filter(|path| matches!(path.options.transport, Transport::Tcp { .. })).count();
-    let row = |(trname, controllers)| TransportStatistics { trname, controllers };
-    [("TCP", tcp), ("PCIE", paths.len() - tcp)].into_iter().filter(|(_, count)| *count > 0).map(row).collect()
+/// The counts of a controller's queues on drives.
+pub(crate) async fn queue_counts(controller: &Controller) -> Vec<QueueCounts> {
+    let mut counts = Vec::new();
+    for path in controller.paths() {
+        let Link::Pcie(link) = &path.link else { continue };
+        counts.extend(link.drive.queues().await.into_iter().map(|report| QueueCounts {
+            name: controller.name.clone(),
+            reactor: report.reactor,
+            submitted_requests: report.counts.queue.submitted,
+            completions: report.counts.queue.completed,
+            sq_mmio_doorbell_updates: report.counts.queue.submission_doorbells,
+            cq_mmio_doorbell_updates: report.counts.queue.completion_doorbells,
+            retried_requests: report.counts.retried,
+            late_completions: report.counts.queue.late,
+            outstanding_requests: report.outstanding,
+        }));
+    }
+    counts
 }

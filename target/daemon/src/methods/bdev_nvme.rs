@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sledge_bdev::nvme::options::{AttachOptions, Multipath, Transport};
+use sledge_bdev::nvme::report::QueueCounts;
 use sledge_bdev::nvme::{NvmeDevice, NvmeError};
 use sledge_bdev::{BlockDevice, Registry};
 use sledge_nvme::fabrics::Nqn;
@@ -365,11 +366,25 @@ pub(super) async fn set_preferred_path(daemon: Arc<Daemon>, params: SetPreferred
     Ok(json!(true))
 }
 
+/// A group is a reactor; over TCP there is nothing to count here that `nvmf_get_stats` of the other side does not.
 pub(super) async fn get_transport_statistics(daemon: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
-    let statistics = daemon.model().nvme.controllers.statistics();
-    let transports = serde_json::to_value(statistics).map_err(RpcError::internal)?;
-    Ok(json!({
-        "tick_rate": crate::daemon::TICK_RATE,
-        "poll_groups": [{"thread": "all", "transports": transports}],
-    }))
+    let controllers = daemon.model().nvme.controllers.clone();
+    let counts = controllers.queue_counts().await;
+    let group = |reactor: u32| {
+        let own: Vec<_> = counts.iter().filter(|counts| counts.reactor == reactor).collect();
+        let sum = |field: fn(&QueueCounts) -> u64| own.iter().map(|counts| field(counts)).sum::<u64>();
+        json!({
+            "thread": format!("reactor_{reactor}"),
+            "transports": [{
+                "trname": "PCIE",
+                "submitted_requests": sum(|counts| counts.submitted_requests),
+                "completions": sum(|counts| counts.completions),
+                "sq_mmio_doorbell_updates": sum(|counts| counts.sq_mmio_doorbell_updates),
+                "cq_mmio_doorbell_updates": sum(|counts| counts.cq_mmio_doorbell_updates),
+                "controllers": own,
+            }],
+        })
+    };
+    let groups: Vec<Value> = daemon.reactors().iter().map(|reactor| group(reactor.id())).collect();
+    Ok(json!({"tick_rate": crate::daemon::TICK_RATE, "poll_groups": groups}))
 }
