@@ -342,7 +342,8 @@ impl Keeper {
         self.changed.until(|| self.working.get() == 0).await;
         self.stop_queues().await;
         let function = self.function()?;
-        if let Err(error) = self.drain_and_delete().await {
+        self.drain().await;
+        if let Err(error) = self.delete_queues().await {
             tracing::warn!(controller = %self.shared.address(), %error, "shutting down without deleting queues");
         }
         let configuration = Configuration::from_bits(read_u32(&*function, Property::Cc));

@@ -131,14 +131,11 @@ impl Shared {
         });
     }
 
-    /// Publishes namespaces. Whether they differ from those before.
-    pub(super) fn set_namespaces(&self, namespaces: Vec<NamespaceInfo>) -> bool {
+    /// Publishes namespaces. Returns those before, when they differ.
+    pub(super) fn set_namespaces(&self, namespaces: &Arc<[NamespaceInfo]>) -> Option<Arc<[NamespaceInfo]>> {
         self.with(|published| {
-            let differ = *published.namespaces != *namespaces;
-            if differ {
-                published.namespaces = namespaces.into();
-            }
-            differ
+            let differ = published.namespaces != *namespaces;
+            differ.then(|| std::mem::replace(&mut published.namespaces, namespaces.clone()))
         })
     }
 }

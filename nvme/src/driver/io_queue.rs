@@ -145,6 +145,13 @@ impl IoQueue {
         Some(NamespaceChannel::new(self.clone(), number))
     }
 
+    /// A namespace has changed: its channels go on with the shape `now` if it is still the `same` with the same format.
+    /// Otherwise those that were opened before answer everything with failure.
+    pub fn reshape(&self, nsid: u32, now: Option<&Arc<NamespaceShape>>, same: bool) {
+        let status = Status::INVALID_NAMESPACE_OR_FORMAT.do_not_retry();
+        self.engine.borrow_mut().ledger.reshape(nsid, now, same, status);
+    }
+
     /// From now on rings by shadow doorbells, or not. While stopped.
     pub fn set_shadows(&self, shadows: Option<&Arc<ShadowDoorbells>>) {
         if let Some(device) = &mut self.engine.borrow_mut().device {

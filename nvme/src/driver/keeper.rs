@@ -22,6 +22,7 @@ use super::error::DriverError;
 use super::events::ControllerEvent;
 use super::io_queue::Reclaim;
 use super::lifecycle::{Action, Event, Lifecycle, State};
+use super::overdue::Working;
 use super::passthrough;
 use super::shadow::ShadowDoorbells;
 use super::wait::Signal;
@@ -59,6 +60,17 @@ pub(super) struct Keeper {
     error: RefCell<Option<DriverError>>,
     replacement: RefCell<Option<Arc<dyn Function>>>,
     tasks: RefCell<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Keeper {
+    /// Its reactor ends without a detach: the controller is kept from the memory that goes now.
+    fn drop(&mut self) {
+        let Some(function) = self.function.take() else { return };
+        tracing::warn!(controller = %self.shared.address(), "a controller was not detached: turning its bus mastering off");
+        if function.set_bus_master(false).is_err() {
+            self.leak();
+        }
+    }
 }
 
 type Running = Pin<Box<dyn Future<Output = Event>>>;
@@ -109,10 +121,20 @@ impl Keeper {
         self.changed.set();
     }
 
-    /// The same, unless that event waits already.
-    pub(super) fn raise_once(&self, event: Event) {
-        if !self.events.borrow().contains(&event) {
+    /// The same, unless that event waits already. Whether it did not.
+    pub(super) fn raise_once(&self, event: Event) -> bool {
+        let new = !self.events.borrow().contains(&event);
+        if new {
             self.raise(event);
+        }
+        new
+    }
+
+    /// A command has no answer: asks for a reset.
+    pub(super) fn reset_overdue(&self) {
+        // Others may have found the same; it is one reset.
+        if self.shared.state() == State::Live && self.raise_once(Event::ResetAsked) {
+            self.shared.counters.timeout_resets.add();
         }
     }
 
@@ -187,7 +209,22 @@ impl Keeper {
         if !self.admin.has_room() {
             return Err(DriverError::QueueFull);
         }
+        // The format of a namespace must not change under commands that count in blocks of the old one.
+        let pauses = passthrough::changes_namespaces(&command);
+        let (epoch, working) = (self.epoch.get(), pauses.then(|| Working::new(self)));
+        if pauses {
+            self.stop_queues().await;
+            self.drain().await;
+        }
         let answer = self.admin.execute("an admin command", limit, command, buffer).await;
+        let mut scanned = Ok(());
+        if pauses && answer.as_ref().is_ok_and(|(completion, _)| completion.status().is_success()) {
+            scanned = self.rescan().await;
+        }
+        if pauses && self.epoch.get() == epoch && scanned.is_ok() {
+            self.start_queues().await;
+        }
+        drop(working);
         match &answer {
             Err(error @ DriverError::Timeout { limit, .. }) => {
                 tracing::warn!(
@@ -196,15 +233,11 @@ impl Keeper {
                     %error,
                     "resetting the controller"
                 );
-                self.shared.counters.timeout_resets.add();
                 self.note(DriverError::Timeout { what: "an admin command", limit: *limit });
-                self.raise(Event::ResetAsked);
+                self.reset_overdue();
             }
-            Ok((completion, _))
-                if completion.status().is_success() && passthrough::changes_namespaces(&command) =>
-            {
-                self.rescan().await?;
-            }
+            // Nobody knows the namespaces now: bringing it up anew finds out.
+            Ok(_) if scanned.is_err() => self.raise(Event::ResetAsked),
             _ => {}
         }
         answer

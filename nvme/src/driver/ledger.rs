@@ -385,6 +385,31 @@ impl Ledger {
         }
     }
 
+    /// Gives the channels of a namespace its new shape: `now` if it is still the `same` namespace with the same format.
+    /// Otherwise all that have an older shape end: what they still have is answered with `status`, and what comes has no
+    /// blocks to go to.
+    pub fn reshape(&mut self, nsid: u32, now: Option<&Arc<NamespaceShape>>, same: bool, status: Status) {
+        let mut ended = Vec::new();
+        for (number, channel) in self.channels.iter_mut() {
+            let new = now.is_some_and(|now| Arc::ptr_eq(now, &channel.shape));
+            if channel.shape.nsid != nsid || new || channel.shape.geometry.blocks == 0 {
+                continue;
+            }
+            match now {
+                Some(now) if same => channel.shape = now.clone(),
+                _ => {
+                    let mut none = (*channel.shape).clone();
+                    none.geometry.blocks = 0;
+                    channel.shape = Arc::new(none);
+                    ended.push(number);
+                }
+            }
+        }
+        for index in self.numbers(|request| ended.contains(&request.channel)) {
+            self.give_up(index, status);
+        }
+    }
+
     /// Answers all that the device has nothing of, and lets nothing more be issued of the rest.
     pub fn fail_all(&mut self, status: Status) {
         for index in self.numbers(|_| true) {

@@ -69,6 +69,15 @@ impl NamespaceInfo {
         self.shape.as_ref().is_some_and(|shape| shape.volatile_cache)
     }
 
+    /// Whether this is `other`, changed at most in size and limits: what was addressed in the one may be in the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let names = |info: &Self| (info.nsid, info.nguid, info.eui64, info.uuid);
+        let format =
+            |info: &Self| info.shape.as_ref().map(|shape| (shape.geometry.block_bytes, shape.protection));
+        names(self) == names(other) && format(self) == format(other) && self.metadata == other.metadata
+    }
+
     /// Reads a namespace of the NVM command set from Identify data and its descriptors (CNS 03h; empty where there are
     /// none).
     #[must_use]

@@ -39,10 +39,10 @@ struct Look {
 struct Over;
 
 /// Counts as working while it is there.
-struct Working<'a>(&'a Keeper);
+pub(super) struct Working<'a>(&'a Keeper);
 
 impl<'a> Working<'a> {
-    fn new(keeper: &'a Keeper) -> Self {
+    pub(super) fn new(keeper: &'a Keeper) -> Self {
         keeper.working.set(keeper.working.get() + 1);
         Self(keeper)
     }
@@ -159,10 +159,9 @@ impl Watch<'_> {
                         }
                     }
                     Action::ResetController => {
-                        self.keeper.shared.counters.timeout_resets.add();
                         self.keeper.note(self.overdue());
                         tracing::warn!(controller = %self.name(), queue = look.id, "resetting the controller");
-                        self.keeper.raise(Lifecycle::ResetAsked);
+                        self.keeper.reset_overdue();
                         return Ok(());
                     }
                     Action::FailController => {

@@ -273,8 +273,9 @@ impl Keeper {
         Ok(())
     }
 
-    /// Waits until the controller has no I/O command any more, for `drain_timeout` at most, and deletes the queues.
-    pub(super) async fn drain_and_delete(&self) -> Result<(), DriverError> {
+    /// Waits until the controller has no I/O command any more, for `drain_timeout` at most. The queues were stopped.
+    /// Whether it has none.
+    pub(super) async fn drain(&self) -> bool {
         let until = now() + self.shared.options.drain_timeout;
         let mut pause = Duration::from_micros(100);
         loop {
@@ -284,19 +285,20 @@ impl Keeper {
             };
             let outstanding: usize = self.on_all(left).await.into_iter().flatten().sum();
             if outstanding == 0 {
-                break;
+                return true;
             }
             if now() >= until {
-                tracing::warn!(
-                    controller = %self.shared.address(),
-                    outstanding,
-                    "shutting down a controller over commands that did not end in time"
-                );
-                break;
+                let address = self.shared.address();
+                tracing::warn!(controller = %address, outstanding, "commands did not end in time");
+                return false;
             }
             sleep(pause).await;
             pause = (pause * 2).min(DRAIN_LOOK);
         }
+    }
+
+    /// Has the controller delete all queues.
+    pub(super) async fn delete_queues(&self) -> Result<(), DriverError> {
         let all = self.on_all(|local| local.queue.addresses()).await;
         for addresses in all.into_iter().flatten().flatten() {
             self.delete_queue(addresses.id).await?;

@@ -76,6 +76,11 @@ impl<T> Slab<T> {
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.places.iter().enumerate().filter_map(|(index, place)| Some((index as u32, place.as_ref()?)))
     }
+
+    /// The same, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        self.places.iter_mut().enumerate().filter_map(|(index, place)| Some((index as u32, place.as_mut()?)))
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! report the next of its kind, whether or not anybody listens. The keeper starts the tasks and ends them.
 
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sledge_reactor::task::{JoinHandle, spawn_local};
@@ -57,7 +58,10 @@ impl Keeper {
     fn check(&self) {
         let Ok(function) = self.function() else { return };
         match function.presence() {
-            Presence::Gone => return self.raise_once(Event::Gone),
+            Presence::Gone => {
+                self.raise_once(Event::Gone);
+                return;
+            }
             Presence::Leaving if matches!(self.shared.state(), State::Live | State::Failed) => {
                 self.raise_once(Event::Leaving);
             }
@@ -65,8 +69,12 @@ impl Keeper {
             Presence::Leaving | Presence::Present => {}
         }
         match read_status(&*function) {
-            None => self.raise_once(Event::Gone),
-            Some(status) if status.fatal() => self.raise_once(Event::Fatal),
+            None => {
+                self.raise_once(Event::Gone);
+            }
+            Some(status) if status.fatal() => {
+                self.raise_once(Event::Fatal);
+            }
             Some(_) => {}
         }
     }
@@ -156,7 +164,23 @@ impl Keeper {
                 tracing::warn!(controller = %address, nsid = namespace.nsid, reason, "a namespace can't be used");
             }
         }
-        Ok(self.shared.set_namespaces(all))
+        let all: Arc<[NamespaceInfo]> = all.into();
+        let Some(before) = self.shared.set_namespaces(&all) else { return Ok(false) };
+        let changes: Arc<[_]> = before
+            .iter()
+            .map(|old| {
+                let new = all.iter().find(|new| new.nsid == old.nsid);
+                let same = new.is_some_and(|new| new.is_same(old));
+                (old.nsid, new.and_then(|new| new.shape.clone()), same)
+            })
+            .collect();
+        self.on_all(move |local| {
+            for (nsid, shape, same) in &*changes {
+                local.queue.reshape(*nsid, shape.as_ref(), *same);
+            }
+        })
+        .await;
+        Ok(true)
     }
 
     /// Identifiers of the active namespaces, rising.

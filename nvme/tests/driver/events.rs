@@ -1,9 +1,14 @@
 //! What controllers report by themselves.
 
+use std::time::Duration;
+
 use sledge_nvme::async_event::{EventResult, HealthEvent, Notice};
 use sledge_nvme::driver::{ControllerEvent, State};
+use sledge_nvme::io::{IoCommand, Operation, Submitted};
 use sledge_nvme::log_page::CriticalWarning;
 use sledge_nvme::model::{ModelNamespace, ModelOptions};
+
+use sledge_reactor::time::sleep;
 
 use crate::rig::{Rig, listen, options, read, write};
 
@@ -25,6 +30,45 @@ fn namespaces_that_come_and_go_are_published() {
     assert_eq!(nsids(), [1]);
     assert_eq!(*heard.lock().unwrap(), [ControllerEvent::NamespacesChanged; 3]);
     assert_eq!(controller.statistics().namespace_changes, 3);
+    rig.assert_clean();
+}
+
+// Deleting this lets a channel that was opened before write blocks of the wrong size, to another namespace of the same
+// number, or past the end of memory; or be cut off because the namespace has grown.
+#[test]
+fn channels_end_with_their_namespace_and_grow_with_it() {
+    let mut rig = Rig::new(1, 2, ModelOptions::default());
+    let controller = rig.attach(options()).unwrap();
+    let outcome = |rig: &mut Rig, change: Option<ModelNamespace>, slba: u64| {
+        let (user, model) = (controller.clone(), rig.model.clone());
+        rig.run_on(1, move || async move {
+            let mut channel = user.open_channel(1).unwrap();
+            if let Some(namespace) = change {
+                model.set_namespace(namespace);
+            }
+            sleep(Duration::from_millis(50)).await;
+            let mut done = Vec::new();
+            let read = IoCommand::new(1, Operation::Read, slba, 1);
+            if let Submitted::Done(completion) = channel.submit(read) {
+                return completion.status;
+            }
+            while done.is_empty() {
+                sleep(Duration::from_micros(50)).await;
+                channel.poll(&mut done);
+            }
+            done[0].status
+        })
+    };
+    let plain = ModelNamespace::new(1, 1 << 20, 512);
+    assert!(outcome(&mut rig, None, 5).is_success());
+    let grown = ModelNamespace { blocks: 2 << 20, ..plain.clone() };
+    assert!(outcome(&mut rig, Some(grown), 3 << 19).is_success());
+    let formatted = ModelNamespace::new(1, 1 << 17, 4096);
+    assert!(!outcome(&mut rig, Some(formatted.clone()), 5).is_success());
+    assert!(outcome(&mut rig, None, 5).is_success(), "a new channel is of the new format");
+    let another = ModelNamespace { nguid: [1; 16], ..formatted };
+    assert!(!outcome(&mut rig, Some(another), 5).is_success());
+    assert!(outcome(&mut rig, None, 5).is_success());
     rig.assert_clean();
 }
 
