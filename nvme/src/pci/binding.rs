@@ -138,7 +138,7 @@ pub fn unbind(system: &System, addresses: &[PciAddress]) -> Result<Vec<String>, 
     for address in addresses {
         let device = device::find(system, &usage, *address).ok_or(BindError::NoController(*address))?;
         // The kernel would wait, for ever maybe, until the process lets go of it.
-        if !device.users.is_empty() {
+        if device.driver.as_deref().is_some_and(for_user_space) && !device.users.is_empty() {
             return Err(BindError::InUse { address: *address, uses: device.uses() });
         }
         ours.push((*address, device.driver));

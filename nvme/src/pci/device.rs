@@ -102,8 +102,8 @@ pub(super) fn vfio_name(folder: &Path) -> Option<String> {
     names(&folder.join("vfio-dev")).into_iter().find(|name| name.starts_with("vfio"))
 }
 
-/// Processes that have the function open through VFIO or UIO. A VFIO group that several functions share makes each of
-/// them used.
+/// Processes that have the function open through VFIO or UIO, or send it commands by the character devices of the
+/// kernel's driver. A VFIO group that several functions share makes each of them used.
 fn users(folder: &Path, group: Option<u32>, usage: &Usage<'_>) -> Vec<String> {
     let mut paths: Vec<String> = Vec::new();
     if driver(folder).is_some_and(|driver| driver.contains("vfio")) {
@@ -115,6 +115,11 @@ fn users(folder: &Path, group: Option<u32>, usage: &Usage<'_>) -> Vec<String> {
         paths.extend(vfio_name(folder).map(|name| format!("/dev/vfio/devices/{name}")));
     }
     paths.extend(uio_number(folder).map(|number| format!("/dev/uio{number}")));
+    for controller in names(&folder.join("nvme")) {
+        let generic = names(&folder.join("nvme").join(&controller));
+        paths.extend(generic.iter().filter(|name| name.starts_with("ng")).map(|name| format!("/dev/{name}")));
+        paths.push(format!("/dev/{controller}"));
+    }
     let mut users: Vec<String> =
         paths.iter().flat_map(|path| usage.processes(path).iter().cloned()).collect();
     users.sort();

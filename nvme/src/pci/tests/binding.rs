@@ -120,6 +120,16 @@ fn what_fails_half_way_is_given_back() {
     assert!(said.contains("vfio-pci did not take 0000:00:04.0, and the kernel has it again"), "{said}");
     assert_eq!(machine.driver(&FIRST).as_deref(), Some("nvme"));
 
+    // Nor is a controller given back that the same driver takes again.
+    std::fs::remove_file(machine.path("sys/bus/pci/drivers/vfio-pci/refuses")).unwrap();
+    bind(&machine.system, &[FIRST.at()], VFIO_PCI).unwrap();
+    machine.file("sys/bus/pci/drivers/vfio-pci/told", "");
+    let said = unbind(&machine.system, &[FIRST.at()]).unwrap_err().to_string();
+    assert_eq!(said, "no driver took 0000:00:04.0 back: `modprobe nvme`");
+    std::fs::remove_file(machine.path("sys/bus/pci/drivers/vfio-pci/told")).unwrap();
+    assert_eq!(unbind(&machine.system, &[FIRST.at()]).unwrap(), ["nvme"]);
+
+    machine.file("sys/bus/pci/drivers/vfio-pci/refuses", "");
     machine.file("sys/bus/pci/drivers/nvme/refuses", "");
     let said = bind(&machine.system, &[FIRST.at()], VFIO_PCI).unwrap_err().to_string();
     assert!(!said.contains("again"), "{said}");

@@ -146,7 +146,12 @@ fn obey(root: &Path, path: &Path, word: &str) -> io::Result<()> {
         "drivers_probe" => {
             let wanted = fs::read_to_string(device.join("driver_override"))?;
             let wanted = match wanted.trim() {
-                "" | "(null)" => "nvme".to_owned(),
+                // A driver that was told the device's identity comes first.
+                "" | "(null)" => {
+                    let told =
+                        |driver: &&str| root.join("sys/bus/pci/drivers").join(driver).join("told").exists();
+                    ["vfio-pci"].into_iter().find(told).unwrap_or("nvme").to_owned()
+                }
                 wanted => wanted.to_owned(),
             };
             let driver = root.join("sys/bus/pci/drivers").join(&wanted);

@@ -70,6 +70,16 @@ fn every_use_of_a_disk_is_seen() {
     machine.process(812, "database", "/dev/nvme0n1p2");
     machine.process(813, "editor", "/home/x/nvme0n1");
     assert_eq!(uses(&machine), ["/dev/nvme0n1p2 is open in process 812 (database)"]);
+
+    // Commands can go by other files than the disk's.
+    std::fs::remove_dir_all(machine.path("proc/812")).unwrap();
+    machine.file(&format!("sys/bus/pci/devices/{}/nvme/nvme0/ng0n1/dev", FIRST.address), "");
+    machine.process(814, "keyvalue", "/dev/ng0n1");
+    machine.process(815, "format", "/dev/nvme0");
+    assert_eq!(
+        uses(&machine),
+        ["it is driven by process 814 (keyvalue)", "it is driven by process 815 (format)"]
+    );
 }
 
 // Deleting this lets a disk of several paths be taken, as it does not belong to a controller but to a subsystem.

@@ -95,7 +95,7 @@ impl Container {
             }));
         }
         call::set_container(group, &file).step("put the group into a container")?;
-        call::set_iommu(&file, kind).step("set the container's IOMMU")?;
+        call::set_iommu(&file, kind).map_err(unsafe_interrupts)?;
         let file = Arc::new(file);
         let space = if guarded {
             let allowed = allowed(&file).step("ask for the IOMMU's addresses")?;
@@ -108,7 +108,7 @@ impl Container {
 
     /// Adds a group.
     fn join(self: Arc<Self>, group: &File) -> Result<Arc<Container>, OpenError> {
-        call::set_container(group, &self.file).step("put the group into the container of the others")?;
+        call::set_container(group, &self.file).map_err(unsafe_interrupts)?;
         if let Some(space) = &self.space {
             // Its IOMMU may allow less.
             space.restrict(&allowed(&self.file).step("ask for the IOMMU's addresses")?);
@@ -122,6 +122,18 @@ fn allowed(container: &File) -> io::Result<Vec<RangeInclusive<u64>>> {
     let told = call::allowed_addresses(container)?;
     tracing::debug!(?told, "addresses that the IOMMU allows");
     Ok(told.unwrap_or_else(|| vec![0..=0xfedf_ffff, 0xfef0_0000..=(1 << 39) - 1]))
+}
+
+/// What it means that an IOMMU can't be had for a group: the kernel's way to say that interrupts are not remapped is that
+/// this is not permitted.
+fn unsafe_interrupts(source: io::Error) -> OpenError {
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        return OpenError::Kernel(
+            "its IOMMU does not remap interrupts, by which a device could do harm: switch that on in the firmware, or do \
+             without by `modprobe vfio_iommu_type1 allow_unsafe_interrupts=1`",
+        );
+    }
+    OpenError::Refused { step: "have the IOMMU translate for the group", source }
 }
 
 /// Opens a device file of VFIO.

@@ -12,7 +12,7 @@ mod iommufd;
 use std::any::Any;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -170,7 +170,6 @@ fn event() -> io::Result<File> {
     if event < 0 {
         return Err(io::Error::last_os_error());
     }
-    debug_assert!(event.as_raw_fd() >= 0);
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(event) }))
 }
