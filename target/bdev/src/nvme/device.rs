@@ -160,6 +160,12 @@ impl NvmeDevice {
         self.routes().iter().any(|route| route.is_up())
     }
 
+    /// How many paths show the namespace, and take I/O.
+    #[must_use]
+    pub fn routes_up(&self) -> usize {
+        self.routes().iter().filter(|route| route.is_up()).count()
+    }
+
     /// Whether several controllers may have the namespace.
     pub(crate) fn is_shared(&self) -> bool {
         self.is_shared
