@@ -41,6 +41,9 @@ fn a_queue_whose_command_can_not_be_aborted_is_made_again() {
         let mut rig = Rig::new(seed, 3, kind);
         let short = ControllerOptions { io_timeout: Duration::from_millis(80), ..options() };
         let controller = rig.attach(short).unwrap();
+        if seed % 2 == 1 {
+            rig.slow_model();
+        }
         rig.model.ignore_aborts(true);
         let mut left = 1 + seed % 5;
         rig.model.hold(move |queue, _| {

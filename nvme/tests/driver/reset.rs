@@ -37,15 +37,9 @@ fn io_survives_resets() {
         let mut rig = Rig::new(seed, 3, kind);
         // Some completions are late: the commands are held, and are run in some other order.
         rig.model.reorder(Some(seed));
-        rig.model.automatic(seed % 4 != 0);
-        let stepper = rig.model.clone();
-        let node = rig.node;
-        rig.sim.spawn_on(node, 2, move || async move {
-            loop {
-                stepper.step();
-                sleep(Duration::from_micros(20 + random_u64() % 300)).await;
-            }
-        });
+        if seed % 4 == 0 {
+            rig.slow_model();
+        }
         let controller = rig.attach(options()).unwrap();
         let heard = listen(&controller);
         let tally = Tally::start(&mut rig, &controller);

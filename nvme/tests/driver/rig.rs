@@ -74,6 +74,18 @@ impl Rig {
         self.sim.run_for(Duration::from_millis(milliseconds));
     }
 
+    /// From now on the model takes its time: it looks now and then.
+    pub fn slow_model(&mut self) {
+        self.model.automatic(false);
+        let (model, node) = (self.model.clone(), self.node);
+        self.sim.spawn_on(node, self.reactors - 1, move || async move {
+            loop {
+                model.step();
+                sleep(Duration::from_micros(20 + sledge_reactor::random_u64() % 300)).await;
+            }
+        });
+    }
+
     /// The driver did nothing that the specification, or the IOMMU, forbids.
     pub fn assert_clean(&self) {
         assert!(self.model.faults().is_empty(), "{:?}", self.model.faults());
