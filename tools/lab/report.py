@@ -9,7 +9,7 @@ class Report:
 
     def __init__(self):
         self.passed = self.failed = 0
-        self.context = collections.deque(maxlen=40)
+        self.context = collections.deque(maxlen=60)
         self.open_step = None
 
     def end(self, name, seconds, passed, why=None):
