@@ -142,8 +142,22 @@ impl Controller {
         command: Command,
         data: AdminData,
     ) -> Result<AdminReply, HostError> {
+        self.admin_within(self.inner.options.command_timeout, what, command, data).await
+    }
+
+    /// The same for a command that may take so long; when it takes longer, the connection is given up.
+    ///
+    /// # Errors
+    /// As [`Controller::admin`].
+    pub async fn admin_within(
+        &self,
+        limit: Duration,
+        what: &'static str,
+        command: Command,
+        data: AdminData,
+    ) -> Result<AdminReply, HostError> {
         let admin = self.inner.admin.borrow().clone();
-        admin.execute(what, self.inner.options.command_timeout, command, data).await
+        admin.execute(what, limit, command, data).await
     }
 
     /// Active namespaces, rising.

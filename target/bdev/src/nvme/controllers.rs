@@ -402,7 +402,8 @@ impl Controllers {
         Ok((controller, paths))
     }
 
-    /// Sends an admin command over the first path that is connected. A status that is not success is an answer, too.
+    /// Sends an admin command over the first path that is connected. A status that is not success is an answer, too. It may
+    /// take `limit`; after that the controller is reset.
     ///
     /// # Errors
     /// None is connected, or the connection is lost.
@@ -411,11 +412,12 @@ impl Controllers {
         name: &str,
         command: Command,
         data: AdminData,
+        limit: Option<Duration>,
     ) -> Result<AdminReply, NvmeError> {
         let (_, paths) = self.paths_of(name, None)?;
         let live = paths.iter().find(|path| path.state() == PathState::Live);
         let path = live.ok_or_else(|| NvmeError::NotConnected { name: name.to_owned() })?;
-        path.admin(command, data).await
+        path.admin(command, data, limit).await
     }
 
     /// Resets a controller, or the one with this identifier: its I/O goes on over other paths, or waits. One that was

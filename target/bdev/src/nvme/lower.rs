@@ -143,6 +143,7 @@ impl Drop for Lower {
 
 /// Opens a queue, however long that takes, unless the path or the channel ends first.
 async fn open(route: Arc<Route>, geometry: Geometry, place: Weak<RefCell<Queue>>) {
+    let mut told = false;
     loop {
         let Some(wanted) = place.upgrade() else { return };
         if !matches!(*wanted.borrow(), Queue::Opening) {
@@ -168,7 +169,13 @@ async fn open(route: Arc<Route>, geometry: Geometry, place: Weak<RefCell<Queue>>
                 }
                 Err(error) => {
                     let (to, nsid) = (&route.path.options.transport, route.nsid);
-                    tracing::warn!(%to, nsid, error, "can't open an I/O queue; trying again");
+                    // Once is enough: it may go on for long.
+                    if told {
+                        tracing::debug!(%to, nsid, error, "can't open an I/O queue; trying again");
+                    } else {
+                        tracing::warn!(%to, nsid, error, "can't open an I/O queue; trying again");
+                    }
+                    told = true;
                     LONG_PAUSE
                 }
             }

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sledge_nvme::Command;
 use sledge_nvme::identify::{ControllerData, capability};
@@ -184,14 +185,19 @@ impl Path {
         }
     }
 
-    /// Sends an admin command.
+    /// Sends an admin command, which may take `limit`, or as long as admin commands usually may.
     ///
     /// # Errors
     /// When the controller is not connected, or fails the command.
-    pub(crate) async fn admin(&self, command: Command, data: AdminData) -> Result<AdminReply, NvmeError> {
+    pub(crate) async fn admin(
+        &self,
+        command: Command,
+        data: AdminData,
+        limit: Option<Duration>,
+    ) -> Result<AdminReply, NvmeError> {
         match &self.link {
-            Link::Tcp(link) => link.admin(self, command, data).await,
-            Link::Pcie(link) => link.admin(self, command, data).await,
+            Link::Tcp(link) => link.admin(self, command, data, limit).await,
+            Link::Pcie(link) => link.admin(self, command, data, limit).await,
         }
     }
 

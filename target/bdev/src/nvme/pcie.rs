@@ -185,14 +185,16 @@ impl PcieLink {
         path: &NvmePath,
         command: Command,
         data: AdminData,
+        limit: Option<Duration>,
     ) -> Result<AdminReply, NvmeError> {
         let buffer = match data {
             AdminData::None => AdminBuffer::None,
             AdminData::Out(bytes) => AdminBuffer::Out(bytes),
             AdminData::In(length) => AdminBuffer::In(length),
         };
-        let (completion, data): (Completion, Vec<u8>) =
-            self.drive.admin(command, buffer).await.map_err(|source| failed(path, source))?;
+        let limit = limit.unwrap_or(path.settings.admin_timeout);
+        let answer = self.drive.admin_within(limit, command, buffer).await;
+        let (completion, data): (Completion, Vec<u8>) = answer.map_err(|source| failed(path, source))?;
         Ok(AdminReply { completion, data })
     }
 

@@ -39,6 +39,10 @@ pub(crate) fn choose(
     count: usize,
     candidate: impl Fn(usize) -> Candidate,
 ) -> Option<usize> {
+    if count == 1 {
+        // Nearly always so.
+        return (rank(&candidate(0)) > 0).then_some(0);
+    }
     let best = (0..count).map(|at| rank(&candidate(at))).max().filter(|best| *best > 0)?;
     let good = |at: &usize| rank(&candidate(*at)) == best;
     let chosen = match (policy.mode, policy.selector) {

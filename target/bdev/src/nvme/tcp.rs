@@ -138,14 +138,16 @@ impl TcpLink {
         path: &Path,
         command: Command,
         data: AdminData,
+        limit: Option<Duration>,
     ) -> Result<AdminReply, NvmeError> {
+        let limit = limit.unwrap_or(path.settings.admin_timeout);
         let resident = self.resident;
         // Fabrics know no PRPs; what a user's command says of its data, for a drive perhaps, is filled in anew.
         let psdt = DataPointerKind::SglContiguousMetadata.value() << 6;
         let command = Command { flags: psdt, mptr: 0.into(), ..command };
         let sent = path.owner.spawn(move || async move {
             let controller = Self::on_owner(resident)?;
-            Some(controller.admin("the command", command, data).await)
+            Some(controller.admin_within(limit, "the command", command, data).await)
         });
         let to = path.options.transport.to_string();
         let answered = sent.await?.ok_or_else(|| path.not_connected())?;

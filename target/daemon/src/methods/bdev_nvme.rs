@@ -271,8 +271,9 @@ pub(super) fn detach(draft: &mut Draft, params: Detach) -> Result<Value, RpcErro
     let controllers = draft.model.nvme.controllers.clone();
     let detaching = controllers.detach(&params.name, |options| params.means(options)).map_err(nvme_error)?;
     for device in &detaching.devices {
-        // One that could not be registered is not there to be removed.
-        if draft.model.devices.get(device.name()).is_ok() {
+        // One that could not be registered is not there to be removed; another may have its name.
+        let registered = draft.model.devices.get_as::<NvmeDevice>(device.name());
+        if registered.is_ok_and(|registered| Arc::ptr_eq(&registered, device)) {
             draft.remove_device(device.name()).map_err(device_error)?;
         }
     }
@@ -291,6 +292,8 @@ pub(super) async fn get_controllers(daemon: Arc<Daemon>, params: Which) -> Resul
     serde_json::to_value(reports).map_err(RpcError::internal)
 }
 
+/// A controller, or the path whose controller has this identifier. What is done with it changes no configuration, but
+/// must not meet an attach or detach of the same.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfController {
@@ -298,21 +301,21 @@ pub(super) struct OfController {
     cntlid: Option<u16>,
 }
 
-pub(super) async fn reset(daemon: Arc<Daemon>, params: OfController) -> Result<Value, RpcError> {
-    let controllers = daemon.model().nvme.controllers.clone();
-    controllers.reset(&params.name, params.cntlid).await.map_err(nvme_error)?;
+pub(super) fn reset(draft: &mut Draft, params: OfController) -> Result<Value, RpcError> {
+    let controllers = draft.model.nvme.controllers.clone();
+    wait_for(controllers.reset(&params.name, params.cntlid)).map_err(nvme_error)?;
     Ok(json!(true))
 }
 
-pub(super) async fn enable(daemon: Arc<Daemon>, params: OfController) -> Result<Value, RpcError> {
-    let controllers = daemon.model().nvme.controllers.clone();
-    controllers.enable(&params.name, params.cntlid).await.map_err(nvme_error)?;
+pub(super) fn enable(draft: &mut Draft, params: OfController) -> Result<Value, RpcError> {
+    let controllers = draft.model.nvme.controllers.clone();
+    wait_for(controllers.enable(&params.name, params.cntlid)).map_err(nvme_error)?;
     Ok(json!(true))
 }
 
-pub(super) async fn disable(daemon: Arc<Daemon>, params: OfController) -> Result<Value, RpcError> {
-    let controllers = daemon.model().nvme.controllers.clone();
-    controllers.disable(&params.name, params.cntlid).await.map_err(nvme_error)?;
+pub(super) fn disable(draft: &mut Draft, params: OfController) -> Result<Value, RpcError> {
+    let controllers = draft.model.nvme.controllers.clone();
+    wait_for(controllers.disable(&params.name, params.cntlid)).map_err(nvme_error)?;
     Ok(json!(true))
 }
 

@@ -4,25 +4,31 @@
 //! none of the controller's devices is in use, or with `force`; one that would take the queues, events or the
 //! connection from the target is never sent.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sledge_bdev::BlockDevice;
-use sledge_bdev::nvme::{AdminData, Controllers};
-use sledge_nvme::Command;
+use sledge_bdev::nvme::{AdminData, Controllers, NvmeDevice};
+use sledge_bdev::{BlockDevice, Claim};
 use sledge_nvme::command::BROADCAST_NSID;
 use sledge_nvme::log_page::{HealthLog, LogPage};
 use sledge_nvme::opcode::{Admin, DataTransfer};
+use sledge_nvme::{Command, Status};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::base64;
+use super::bdev::device_error;
 use super::bdev_nvme::nvme_error;
 use crate::daemon::Daemon;
 use crate::rpc::error::RpcError;
 
 /// Most bytes of data in one command.
 const MAX_DATA_BYTES: usize = 1 << 20;
+
+/// The longest that a command may take: formats take hours.
+const LONGEST_COMMAND: Duration = Duration::from_secs(24 * 3600);
 
 /// What may come of an admin command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +72,7 @@ pub(super) struct SendCommand {
     metadata: Option<String>,
     data_len: Option<usize>,
     metadata_len: Option<usize>,
-    #[serde(rename = "timeout_ms")]
-    _timeout_ms: Option<u64>,
+    timeout_ms: Option<u64>,
     /// Not in SPDK: send it although a device of the controller is in use.
     force: Option<bool>,
 }
@@ -112,10 +117,12 @@ pub(super) async fn send_cmd(daemon: Arc<Daemon>, params: SendCommand) -> Result
         let reason = format!("opcode {:#04x} moves its data the other way", command.opcode);
         return Err(RpcError::invalid_param("data_direction", reason));
     }
-    guard(&daemon, &params.name, command.opcode, params.force.unwrap_or(false))?;
+    let _claims = guard(&daemon, &params.name, command.opcode, params.force.unwrap_or(false))?;
+    let limit = params.timeout_ms.filter(|limit| *limit != 0);
+    let limit = limit.map(|limit| Duration::from_millis(limit).min(LONGEST_COMMAND));
     let inward = matches!(data, AdminData::In(_));
     let controllers = daemon.model().nvme.controllers.clone();
-    let answer = controllers.admin(&params.name, command, data).await.map_err(nvme_error)?;
+    let answer = controllers.admin(&params.name, command, data, limit).await.map_err(nvme_error)?;
     let mut result = json!({"cpl": base64::encode(answer.completion.as_bytes())});
     if inward {
         result["data"] = json!(base64::encode(&answer.data[..length.min(answer.data.len())]));
@@ -123,11 +130,11 @@ pub(super) async fn send_cmd(daemon: Arc<Daemon>, params: SendCommand) -> Result
     Ok(result)
 }
 
-/// Whether a command may be sent to a controller.
-fn guard(daemon: &Daemon, name: &str, opcode: u8, force: bool) -> Result<(), RpcError> {
+/// Checks that a command may be sent to a controller, and keeps its devices from being used until it has ended.
+fn guard(daemon: &Daemon, name: &str, opcode: u8, force: bool) -> Result<Vec<Claim>, RpcError> {
     match danger(opcode) {
-        Danger::None => return Ok(()),
-        Danger::Changes if force => return Ok(()),
+        Danger::None => return Ok(Vec::new()),
+        Danger::Changes if force => return Ok(Vec::new()),
         Danger::Never => {
             let reason = format!("opcode {opcode:#04x} would take the controller from the target");
             return Err(RpcError::invalid_param("cmdbuf", reason));
@@ -136,19 +143,14 @@ fn guard(daemon: &Daemon, name: &str, opcode: u8, force: bool) -> Result<(), Rpc
     }
     let devices = daemon.devices();
     let own = daemon.model().nvme.controllers.devices(name).map_err(nvme_error)?;
-    let user = own.iter().find_map(|device| {
-        devices.claimed_by(device.name()).map(|user| format!("{} is in use by {user}", device.name()))
-    });
-    match user {
-        None => Ok(()),
-        Some(user) => Err(RpcError::errno(
-            16,
-            "Device or resource busy",
-            format!(
-                "{user}, and opcode {opcode:#04x} may change what it holds: remove that first, or give force"
-            ),
-        )),
-    }
+    // One that could not be registered is used by nobody.
+    let registered = own.iter().filter(|device| devices.get(device.name()).is_ok());
+    let claims = registered.map(|device| devices.claim(device.name(), "an admin command"));
+    claims.collect::<Result<Vec<_>, _>>().map_err(|error| {
+        let reason =
+            format!("{error}, as opcode {opcode:#04x} may change what the controller holds; or give force");
+        RpcError::errno(error.errno(), "Device or resource busy", reason)
+    })
 }
 
 #[derive(Deserialize)]
@@ -198,12 +200,76 @@ fn number(count: u128) -> u64 {
 async fn health(controllers: &Controllers, name: &str) -> Result<HealthLog, RpcError> {
     let bytes = size_of::<HealthLog>();
     let command = Command::get_log_page(LogPage::Health.value(), BROADCAST_NSID, 0, bytes as u32);
-    let answer = controllers.admin(name, command, AdminData::In(bytes)).await.map_err(nvme_error)?;
-    let status = answer.completion.status();
-    if !status.is_success() {
-        return Err(RpcError::errno(5, "Input/output error", format!("Get Log Page: {status}")));
-    }
+    let answer = controllers.admin(name, command, AdminData::In(bytes), None).await.map_err(nvme_error)?;
+    check("Get Log Page", answer.completion.status())?;
     HealthLog::read_from_bytes(&answer.data).map_err(|_| RpcError::internal("a health log that is too short"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApplyFirmware {
+    filename: PathBuf,
+    bdev_name: String,
+}
+
+/// Bytes of a firmware image in one command: what any drive takes.
+const FIRMWARE_CHUNK: usize = 4096;
+/// Largest firmware image.
+const MAX_FIRMWARE_BYTES: u64 = 256 << 20;
+/// How long a drive may take to store an image.
+const COMMIT_LIMIT: Duration = Duration::from_secs(120);
+
+/// Downloads a firmware image to the controller of a device that is not in use, and has it run from the next reset on.
+pub(super) async fn apply_firmware(daemon: Arc<Daemon>, params: ApplyFirmware) -> Result<Value, RpcError> {
+    let device = daemon.devices().get_as::<NvmeDevice>(&params.bdev_name).map_err(device_error)?;
+    let name = device.controller().to_owned();
+    let _claims = guard(&daemon, &name, Admin::FirmwareCommit.value(), false)?;
+    let path = params.filename.display();
+    let unreadable = |error: std::io::Error| RpcError::system(&error, format!("{path}: {error}"));
+    let file = params.filename.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let length = std::fs::metadata(&file)?.len();
+        if length > MAX_FIRMWARE_BYTES { Ok(Vec::new()) } else { std::fs::read(&file) }
+    });
+    let image = read.await.map_err(RpcError::internal)?.map_err(unreadable)?;
+    if image.is_empty() || !image.len().is_multiple_of(4) {
+        return Err(RpcError::invalid_param(
+            "filename",
+            format!("{path} is no firmware image, by its length"),
+        ));
+    }
+    let controllers = daemon.model().nvme.controllers.clone();
+    for (at, part) in image.chunks(FIRMWARE_CHUNK).enumerate() {
+        let mut command = Command::new(Admin::FirmwareImageDownload.value(), 0);
+        command.cdw10 = ((part.len() / 4 - 1) as u32).into();
+        command.cdw11 = ((at * FIRMWARE_CHUNK / 4) as u32).into();
+        let answer =
+            controllers.admin(&name, command, AdminData::Out(part.to_vec()), Some(COMMIT_LIMIT)).await;
+        check("Firmware Image Download", answer.map_err(nvme_error)?.completion.status())?;
+    }
+    // Commit Action 1: replace the image of a slot that the controller chooses, and activate it at the next reset.
+    let mut command = Command::new(Admin::FirmwareCommit.value(), 0);
+    command.cdw10 = (1 << 3).into();
+    let answer =
+        controllers.admin(&name, command, AdminData::None, Some(COMMIT_LIMIT)).await.map_err(nvme_error)?;
+    let status = answer.completion.status();
+    // These say that it is stored, and which reset it waits for.
+    let stored = [
+        Status::FIRMWARE_NEEDS_CONVENTIONAL_RESET,
+        Status::FIRMWARE_NEEDS_SUBSYSTEM_RESET,
+        Status::FIRMWARE_NEEDS_CONTROLLER_LEVEL_RESET,
+    ];
+    if !stored.iter().any(|stored| status.is(*stored)) {
+        check("Firmware Commit", status)?;
+    }
+    Ok(json!(status.to_string()))
+}
+
+fn check(what: &str, status: Status) -> Result<(), RpcError> {
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(RpcError::errno(5, "Input/output error", format!("{what}: {status}"))),
+    }
 }
 
 #[cfg(test)]
