@@ -20,6 +20,7 @@ use super::keeper::Keeper;
 use super::lifecycle::{Event, State};
 use super::namespaces::NamespaceInfo;
 use super::options::ControllerOptions;
+use super::passthrough;
 use super::queues::{LocalQueue, QueueReport};
 use super::statistics::{ControllerStatistics, Counters};
 use crate::command::Command;
@@ -151,7 +152,8 @@ impl Controller {
     /// queue pair as far as the controller has enough. May be called from anywhere, tokio included.
     ///
     /// # Errors
-    /// What kept the controller from coming up. The function is let go of then.
+    /// What kept the controller from coming up. The function is let go of then, as it is when the caller does not wait
+    /// for the end.
     pub async fn attach(
         function: Arc<dyn Function>,
         owner: Handle,
@@ -181,7 +183,10 @@ impl Controller {
             published: Mutex::new(published),
         });
         let kept = shared.clone();
-        shared.owner.spawn(move || Keeper::start(kept, function)).await??;
+        let mut attaching = Attaching { shared: Some(shared.clone()) };
+        let attached = shared.owner.spawn(move || Keeper::start(kept, function)).await;
+        attaching.shared = None;
+        attached??;
         Ok(Self { shared })
     }
 
@@ -338,16 +343,18 @@ impl Controller {
     ///
     /// # Errors
     /// When the command is refused, the controller is not live, does not answer within
-    /// [`ControllerOptions::admin_timeout`] (it is reset then), or is reset meanwhile.
+    /// [`ControllerOptions::admin_timeout`] (it is reset then; commands such as Format NVM have at least ten minutes), or is
+    /// reset meanwhile.
     pub async fn admin(
         &self,
         command: Command,
         buffer: AdminBuffer,
     ) -> Result<(Completion, Vec<u8>), DriverError> {
-        self.admin_within(self.shared.options.admin_timeout, command, buffer).await
+        let limit = passthrough::usual_limit(&command, self.shared.options.admin_timeout);
+        self.admin_within(limit, command, buffer).await
     }
 
-    /// The same with a time of its own, for commands that may take longer, such as Format NVM.
+    /// The same with a time of its own.
     ///
     /// # Errors
     /// As [`Controller::admin`].
@@ -375,6 +382,24 @@ impl Controller {
             }
         });
         asked.await?
+    }
+}
+
+/// An attachment that somebody waits for. If nobody does any more, nobody would ever detach the controller.
+struct Attaching {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Drop for Attaching {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.take() else { return };
+        let key = shared.keeper;
+        // Messages arrive in order: the keeper is there, or has ended already.
+        drop(shared.owner.spawn(move || async move {
+            if let Some(keeper) = key.get() {
+                keeper.ask(Event::DetachAsked).await;
+            }
+        }));
     }
 }
 

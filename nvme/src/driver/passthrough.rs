@@ -4,6 +4,8 @@
 //! memory that is named to the controller is at least as much as the command itself says that it transfers. Whether it
 //! harms the data on the drive is its user's to know.
 
+use std::time::Duration;
+
 use super::admin::AdminBuffer;
 use super::admin_memory::MAX_BYTES;
 use super::error::DriverError;
@@ -14,6 +16,8 @@ use crate::opcode::{Admin, DataTransfer};
 
 /// Bit 0 of AVSCC: vendor specific admin commands say in dword 10 how many dwords they transfer.
 const VENDOR_LENGTHS: u8 = 1;
+/// Time for commands that take long.
+const LONG: Duration = Duration::from_secs(600);
 /// First opcode that is a vendor's.
 const VENDOR: u8 = 0xc0;
 
@@ -68,6 +72,20 @@ pub(super) fn check(
     let mut command = Command { flags: 0, ..command }.with_prps(0, 0);
     command.mptr = 0.into();
     Ok((command, buffer))
+}
+
+/// How long a command may take when its user does not say: some have the drive erase or program all of itself.
+pub(super) fn usual_limit(command: &Command, admin_timeout: Duration) -> Duration {
+    match Admin::from_value(command.opcode) {
+        Some(
+            Admin::FormatNvm
+            | Admin::NamespaceManagement
+            | Admin::FirmwareCommit
+            | Admin::SecuritySend
+            | Admin::CapacityManagement,
+        ) => admin_timeout.max(LONG),
+        _ => admin_timeout,
+    }
 }
 
 /// Whether namespaces may be others after this command.

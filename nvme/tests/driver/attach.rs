@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use sledge_nvme::Command;
-use sledge_nvme::driver::{AdminBuffer, ControllerOptions, DriverError, QueueReport, State};
+use sledge_nvme::driver::{AdminBuffer, Controller, ControllerOptions, DriverError, QueueReport, State};
 use sledge_nvme::identify::{Cns, ControllerData, IDENTIFY_BYTES};
 use sledge_nvme::io::Operation;
 use sledge_nvme::model::{ModelNamespace, ModelOptions, Readiness};
 use sledge_nvme::property::Version;
+use sledge_reactor::task::spawn_local;
+use sledge_reactor::time::sleep;
 use zerocopy::FromBytes;
 
 use crate::rig::{Rig, options, read, write};
@@ -127,6 +129,29 @@ fn a_controller_that_does_not_come_up_says_why_and_leaves_nothing() {
     let mut rig = Rig::new(5, 1, plain());
     let bad = ControllerOptions { io_queue_depth: 1, ..options() };
     assert!(matches!(rig.attach(bad).unwrap_err(), DriverError::Option(_)));
+}
+
+// Deleting this lets a controller that nobody holds a handle of stay attached until the process ends.
+#[test]
+fn an_attachment_that_nobody_waits_for_is_undone() {
+    for seed in 0..20 {
+        let slow = Readiness::After(Duration::from_millis(1));
+        let mut rig = Rig::new(seed, 2, ModelOptions { enabling: slow, ..ModelOptions::default() });
+        let (model, handles) = (rig.model.clone(), rig.sim.handles(rig.node));
+        rig.run(move || async move {
+            let owner = handles[1].clone();
+            let attaching = spawn_local(Controller::attach(model, owner, handles, options()));
+            sleep(Duration::from_micros(seed * 120)).await;
+            if attaching.is_finished() {
+                attaching.await.unwrap().detach().await.unwrap();
+            } else {
+                attaching.abort();
+            }
+        });
+        rig.run_for(100);
+        rig.assert_clean();
+        rig.assert_nothing_mapped();
+    }
 }
 
 // Deleting this lets namespaces be lost, be offered in a form that is served wrong, or be refused without a reason.
