@@ -19,7 +19,7 @@ use crate::rig::{Rig, listen, options, write};
 // memory be reused while the controller still had it: each seed interleaves the reactors' I/O with the resets otherwise.
 #[test]
 fn io_survives_resets() {
-    for seed in 0..30 {
+    for seed in 0..80 {
         let kind = ModelOptions {
             shadow_doorbells: seed % 3 == 0,
             disabling: if seed % 2 == 0 {
@@ -66,14 +66,14 @@ fn io_survives_resets() {
 // Deleting this lets a fatal controller stay as it is, or take its users' commands with it.
 #[test]
 fn a_fatal_controller_is_reset() {
-    for seed in 0..10 {
+    for seed in 0..4 {
         let mut rig = Rig::new(seed, 2, ModelOptions::default());
         let controller = rig.attach(options()).unwrap();
         let tally = Tally::start(&mut rig, &controller);
         for _ in 0..3 {
             rig.run_for(5 + seed % 7);
             rig.model.set_fatal();
-            rig.run_for(150);
+            rig.run_for(130);
             assert_eq!(controller.state(), State::Live, "seed {seed}");
         }
         tally.finish(&mut rig);
