@@ -123,12 +123,12 @@ impl Drop for Mapped {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Remembers what is mapped, by device address.
     #[derive(Clone, Default)]
-    struct Table(Arc<Mutex<BTreeMap<u64, (usize, usize)>>>);
+    pub(in crate::pci) struct Table(pub(in crate::pci) Arc<Mutex<BTreeMap<u64, (usize, usize)>>>);
 
     impl Translate for Table {
         fn map(&self, start: usize, bytes: usize, iova: u64) -> io::Result<()> {
@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    fn space(table: &Table) -> Arc<AddressSpace> {
+    pub(in crate::pci) fn space(table: &Table) -> Arc<AddressSpace> {
         Arc::new(AddressSpace::new(Box::new(table.clone()), &[0..=(1 << 32) - 1]))
     }
 

@@ -154,3 +154,64 @@ impl Chunk {
         Some(first)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::pci::address_space::tests::{Table, space};
+
+    // Deleting this lets two queues share memory, or a queue begin with another one's old completions.
+    #[test]
+    fn memory_is_zeroed_and_nobody_elses() {
+        let table = Table::default();
+        let arena = Arena::new(Reach::Translated(space(&table)));
+        let mut held = Vec::new();
+        for (round, bytes) in [1, 4096, 5000, 1 << 20, 64, 3 << 20].into_iter().enumerate() {
+            let mut memory = arena.allocate(bytes).unwrap();
+            assert!(memory.bytes() >= bytes && memory.bytes().is_multiple_of(4096));
+            for offset in (0..memory.bytes()).step_by(512) {
+                assert_eq!(memory.read::<u64>(offset), 0);
+                memory.write(offset, round as u64 + 1);
+            }
+            let range = memory.device_address(0)..memory.device_address(memory.bytes());
+            assert!(held.iter().all(|(other, _): &(std::ops::Range<u64>, DmaMemory)| {
+                other.end <= range.start || range.end <= other.start
+            }));
+            held.push((range, memory));
+        }
+        for (round, (_, memory)) in held.iter().enumerate() {
+            assert!((0..memory.bytes()).step_by(512).all(|at| memory.read::<u64>(at) == round as u64 + 1));
+        }
+        // What came back is given out again, as clean as new.
+        let (range, memory) = held.remove(3);
+        drop(memory);
+        let again = arena.allocate(1 << 20).unwrap();
+        assert_eq!(again.device_address(0), range.start);
+        assert!((0..again.bytes()).step_by(512).all(|at| again.read::<u64>(at) == 0));
+    }
+
+    // Deleting this lets memory go back to the kernel while the device can still write to it.
+    #[test]
+    fn a_chunk_is_the_devices_as_long_as_someone_has_a_part() {
+        let table = Table::default();
+        let arena = Arena::new(Reach::Translated(space(&table)));
+        let (first, second) = (arena.allocate(4096).unwrap(), arena.allocate(4096).unwrap());
+        let mapped = || table.0.lock().unwrap().len();
+        assert_eq!(mapped(), 1);
+        drop((first, arena));
+        assert_eq!(mapped(), 1);
+        assert_eq!(second.read::<u64>(0), 0);
+        drop(second);
+        assert_eq!(mapped(), 0);
+    }
+
+    // Deleting this lets sizes that make no sense end the process, or be cut short.
+    #[test]
+    fn what_can_not_be_had_is_refused() {
+        let arena = Arena::new(Reach::Translated(space(&Table::default())));
+        assert!(arena.allocate(usize::MAX).is_err());
+        assert!(arena.allocate(1 << 46).is_err());
+        assert_eq!(arena.allocate(0).unwrap().bytes(), 4096);
+    }
+}

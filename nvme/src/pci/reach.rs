@@ -70,3 +70,33 @@ fn unsuitable(address: usize, reason: &str) -> DmaError {
 fn refused(address: usize, bytes: usize, source: io::Error) -> DmaError {
     DmaError::Map { address, bytes, source }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::pci::address_space::tests::{Table, space};
+
+    // Deleting this lets a device be told the address of the page instead of that of the byte.
+    #[test]
+    fn ranges_need_not_begin_at_a_page() {
+        let table = Table::default();
+        let reach = Reach::Translated(space(&table));
+        let memory = vec![0u8; 3 * PAGE];
+        let start = NonNull::from(&memory[100]);
+        // SAFETY: `memory` lives longer than the registration.
+        let registered = unsafe { reach.register(start, 5000) }.unwrap();
+        let (device, run) = registered.device_address(start.as_ptr().addr()).unwrap();
+        assert_eq!((device as usize % PAGE, run), (start.as_ptr().addr() % PAGE, 5000));
+        let (page, bytes) = *table.0.lock().unwrap().values().next().unwrap();
+        assert!(page.is_multiple_of(PAGE) && bytes.is_multiple_of(PAGE));
+        assert!(page <= start.as_ptr().addr() && page + bytes >= start.as_ptr().addr() + 5000);
+        // SAFETY: an empty range promises nothing.
+        assert!(matches!(unsafe { reach.register(start, 0) }, Err(DmaError::Unsuitable { .. })));
+        // SAFETY: it is refused before anything is done with it.
+        let ordinary = unsafe { Reach::Physical.register(start, 5000) }.unwrap_err().to_string();
+        assert!(ordinary.contains("sledge setup hugepages"), "{ordinary}");
+        drop(registered);
+        assert!(table.0.lock().unwrap().is_empty());
+    }
+}
