@@ -1,6 +1,8 @@
 //! The list of cases.
 
+mod bare_drive;
 mod dispatch;
+mod drive;
 mod load;
 mod pdu;
 mod primitives;
@@ -29,5 +31,6 @@ pub fn all() -> Vec<Case> {
     cases.extend(primitives::cases());
     cases.extend(reactor::cases());
     cases.extend(dispatch::cases());
+    cases.extend(drive::cases());
     cases
 }

@@ -19,10 +19,12 @@ const SPREAD: u64 = 512;
 
 const NULL: Options = Options { device: Device::Null, queues: 1, depth: 32, digests: false };
 const MALLOC: Options = Options { device: Device::Malloc, ..NULL };
+/// A drive that answers at once, by our own driver.
+const DRIVE: Options = Options { device: Device::Drive, ..NULL };
 /// Few enough that a round fits into the sockets: how the kernel cuts a stream that does not differs each time.
 const FEW: u16 = 2;
 
-pub fn cases() -> [Case; 16] {
+pub fn cases() -> [Case; 18] {
     use Operation::{Read, Write};
     let case = |name, operations, run| Case { name, operations, run };
     [
@@ -44,6 +46,8 @@ pub fn cases() -> [Case; 16] {
         case("target/read-4k-malloc", SMALL, || target(MALLOC, Read)),
         case("target/write-4k-null", SMALL, || target(NULL, Write)),
         case("target/write-4k-malloc", SMALL, || target(MALLOC, Write)),
+        case("target/read-4k-drive", SMALL, || target(DRIVE, Read)),
+        case("target/write-4k-drive", SMALL, || target(DRIVE, Write)),
     ]
 }
 

@@ -1,15 +1,18 @@
 //! A target on the current reactor, with one namespace, and a controller that is connected to it.
 
 use super::Failure;
+use super::bare_drive::{BareDrive, channel};
 use sledge_bdev::BlockDevice;
 use sledge_bdev::malloc::{MallocDevice, MallocOptions};
 use sledge_bdev::null::{NullDevice, NullOptions};
 use sledge_nvme::fabrics::Nqn;
+use sledge_nvme::io::Channel;
 use sledge_nvmf::host::{ConnectOptions, Controller, HostIdentity, QueuePair};
 use sledge_nvmf::target::{
     ListenerDefinition, NamespaceDefinition, SubsystemDefinition, SubsystemStatistics, Target,
     TargetDefinition, TransportOptions,
 };
+use sledge_reactor::local::LocalKey;
 use sledge_reactor::{TcpListener, peers};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,11 +27,15 @@ pub const BLOCK: u32 = 512;
 /// Blocks of the device.
 pub const BLOCKS: u64 = (32 << 20) / BLOCK as u64;
 
+type OpenChannel = Arc<dyn Fn() -> Result<Box<dyn Channel>, String> + Send + Sync>;
+
 /// What is behind the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     Null,
     Malloc,
+    /// A drive that is nothing but two rings, by the NVMe driver.
+    Drive,
 }
 
 /// What to serve, and how to connect.
@@ -93,7 +100,8 @@ impl Served {
 
 fn definition(target: &Target, address: SocketAddr, options: Options) -> Result<TargetDefinition, Failure> {
     let device: Arc<dyn BlockDevice> = match options.device {
-        Device::Null => Arc::new(NullDevice::new(NullOptions {
+        // The drive has another's name and shape, and its own channels.
+        Device::Null | Device::Drive => Arc::new(NullDevice::new(NullOptions {
             name: "Null0".into(),
             uuid: None,
             num_blocks: BLOCKS,
@@ -109,6 +117,18 @@ fn definition(target: &Target, address: SocketAddr, options: Options) -> Result<
         })?),
     };
     let opening = device.clone();
+    let mut open_channel: OpenChannel =
+        Arc::new(move || opening.open_channel().map_err(|error| error.to_string()));
+    if options.device == Device::Drive {
+        let key = LocalKey::new();
+        let (_, queue) = BareDrive::start(true)?;
+        key.set(queue);
+        open_channel = Arc::new(move || {
+            let queue = key.get().ok_or("the drive is on another reactor")?;
+            let channel = channel(&queue, BLOCKS).map_err(|error| error.to_string())?;
+            Ok(Box::new(channel) as Box<dyn Channel>)
+        });
+    }
     let namespace = NamespaceDefinition {
         nsid: NSID,
         instance: target.next_instance(),
@@ -121,7 +141,7 @@ fn definition(target: &Target, address: SocketAddr, options: Options) -> Result<
         volatile_write_cache: false,
         deallocates: true,
         deallocated_reads_zeroes: true,
-        open_channel: Arc::new(move || opening.open_channel().map_err(|error| error.to_string())),
+        open_channel,
     };
     let subsystem = SubsystemDefinition {
         nqn: NQN.into(),
