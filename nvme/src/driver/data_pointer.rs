@@ -57,7 +57,7 @@ impl Lists {
     ///
     /// # Errors
     /// When the data can't be described. The command is as it was then.
-    #[inline]
+    #[inline(always)]
     pub fn describe(
         &mut self,
         slot: u16,

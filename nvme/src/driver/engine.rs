@@ -8,20 +8,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sledge_reactor::memory::Segments;
 use sledge_reactor::time::{self, Instant};
 
-use super::data_pointer::{Lists, PAGE_BYTES};
+use super::data_pointer::{Indescribable, Lists, PAGE_BYTES};
 use super::io_queue::{IoQueueOptions, QueueState, Reclaim};
 use super::launch::{Obstacle, take_memory};
 use super::leak::Leaky;
 use super::ledger::{Cause, Ledger, Out, RawIo};
 use super::queue_pair::{QueuePair, QueueStatistics};
 use super::reach::Reach;
-use super::request::{Part, Waits};
+use super::request::{Part, Request, Waits};
 use super::split::{self, Role};
 use crate::function::{DmaError, DmaMemory, Function};
 use crate::io::{IoCommand, IoCompletion, Operation, Submitted};
-use crate::{Completion, Status};
+use crate::{Command, Completion, Status};
 
 /// How long an I/O waits for memory before it is refused, to be retried. Well below the 30 s after which Linux hosts
 /// give a command up.
@@ -68,6 +69,20 @@ impl Device {
         let lists = Lists::new(&*function, pair.slots())?;
         Ok(Self { pair, lists, reach, spare, sgl: options.sgl })
     }
+
+    /// Makes the command for a slot point to a span of data: segments, bytes to skip, bytes.
+    ///
+    /// # Errors
+    /// When the data can't be described.
+    #[inline]
+    pub fn describe(
+        &mut self,
+        slot: u16,
+        command: &mut Command,
+        span: (&Segments, usize, usize),
+    ) -> Result<(), Indescribable> {
+        self.lists.describe(slot, command, &self.reach, span, self.sgl)
+    }
 }
 
 /// One reactor's I/O queue.
@@ -103,27 +118,61 @@ impl Engine {
 
     /// Takes an I/O of a channel.
     #[inline]
-    pub fn submit(&mut self, channel: u32, io: IoCommand) -> Submitted {
+    pub fn submit(&mut self, channel: u32, mut io: IoCommand) -> Submitted {
         let Some(shape) = self.ledger.channels.get(channel).map(|channel| &channel.shape) else {
             return Submitted::Done(io.complete(Status::INTERNAL_ERROR));
         };
         if let Err(status) = split::check(&io, shape) {
             return Submitted::Done(io.complete(status));
         }
-        if io.operation == Operation::Flush && !shape.volatile_cache {
+        let now = time::now();
+        // Nearly always: it is one transfer, nothing waits, and there are a slot and memory.
+        if self.nothing_waits()
+            && matches!(io.operation, Operation::Read | Operation::Write)
+            && let Some(device) = self.device.as_deref_mut()
+            && let Some(slot) = device.pair.next_slot()
+            && split::part_blocks(io.operation, shape, io.slba, io.blocks) == io.blocks
+            && let Some(mut command) = split::transfer(&mut io, shape)
+            && device.describe(slot, &mut command, (&io.data, 0, split::bytes(&io, shape))).is_ok()
+            && let Some(index) = self.ledger.requests.reserve()
+        {
+            let part = Part::whole(&io, index);
+            let request = Request { issued: io.blocks, in_flight: 1, ..Request::new(io, channel, now) };
+            self.ledger.requests.fill(index, request);
+            if let Some(channel) = self.ledger.channels.get_mut(channel) {
+                channel.outstanding += 1;
+            }
+            let put = device.pair.submit(command, Context { part, named: false }, now);
+            debug_assert!(put.is_ok(), "there was a slot");
+            return Submitted::Pending;
+        }
+        self.submit_later(channel, io, now)
+    }
+
+    /// As `submit`, for what is checked and takes more than one command that goes to the device at once.
+    #[inline(never)]
+    fn submit_later(&mut self, channel: u32, io: IoCommand, now: Instant) -> Submitted {
+        let cached = self.ledger.channels.get(channel).is_some_and(|channel| channel.shape.volatile_cache);
+        if io.operation == Operation::Flush && !cached {
             // What has completed is durable.
             return Submitted::Done(io.complete(Status::SUCCESS));
         }
         if let QueueState::Failed(status) = self.state {
             return Submitted::Done(io.complete(status));
         }
-        match self.ledger.accept(channel, io, time::now()) {
+        match self.ledger.accept(channel, io, now) {
             Ok(index) => {
                 self.begin(index);
                 Submitted::Pending
             }
             Err(io) => Submitted::Done(io.complete(BUSY)),
         }
+    }
+
+    /// Whether an I/O may go to the device before all others.
+    #[inline]
+    fn nothing_waits(&self) -> bool {
+        self.state == QueueState::Running && self.ledger.waiting.is_empty() && self.ledger.hungry.is_empty()
     }
 
     /// Takes a command of a channel that is ready but for identifier and pointers.

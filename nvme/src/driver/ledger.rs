@@ -188,9 +188,13 @@ impl Ledger {
             return;
         };
         request.in_flight -= 1;
-        if !status.is_success() || request.extra != NO_EXTRA {
-            self.note(part, answer, cause, now);
+        if status.is_success() && request.extra == NO_EXTRA {
+            if request.is_over() {
+                self.finish(part.request, out);
+            }
+            return;
         }
+        self.note(part, answer, cause, now);
         if self.requests.get(part.request).is_some_and(Request::is_over) {
             self.finish(part.request, out);
         }
@@ -280,28 +284,27 @@ impl Ledger {
     /// Answers a request.
     #[inline]
     pub fn finish(&mut self, index: u32, out: &mut Out<'_>) {
-        let Some(mut request) = self.requests.remove(index) else { return };
-        let mut raw = None;
-        if request.extra != NO_EXTRA {
-            raw = self.finish_extra(&mut request);
-        }
-        let number = request.channel;
+        let Some(request) = self.requests.get_mut(index) else { return };
+        let (number, extra) = (request.channel, request.extra);
+        let raw = if extra == NO_EXTRA { None } else { Self::finish_extra(&mut self.extras, request) };
+        let (token, status) = (request.io.token, request.status);
+        let data = std::mem::take(&mut request.io.data);
+        self.requests.discard(index);
         let Some(channel) = self.channels.get_mut(number) else { return };
         channel.outstanding -= 1;
         if !channel.open {
             self.orphans -= 1;
             if channel.outstanding == 0 {
-                self.channels.remove(number);
+                self.channels.discard(number);
             }
         } else if let Some(raw) = raw {
             let mut completion = raw.completion;
-            if !request.status.is_success() && completion.status().is_success() {
-                completion.set_status(request.status);
+            if !status.is_success() && completion.status().is_success() {
+                completion.set_status(status);
             }
-            let (token, data) = (request.io.token, request.io.data);
             channel.raw_done.push(RawCompletion { token, completion, data, metadata: raw.metadata });
         } else {
-            let completion = request.io.complete(request.status);
+            let completion = IoCompletion { token, status, data };
             match out {
                 Some((direct, done)) if *direct == number => done.push(completion),
                 _ => channel.done.push(completion),
@@ -311,8 +314,8 @@ impl Ledger {
 
     /// Takes what a read got by way of other memory to where it belongs.
     #[cold]
-    fn finish_extra(&mut self, request: &mut Request) -> Option<RawCommand> {
-        let extra = self.extras.remove(request.extra)?;
+    fn finish_extra(extras: &mut Slab<Extra>, request: &mut Request) -> Option<RawCommand> {
+        let extra = extras.remove(request.extra)?;
         if request.io.operation == Operation::Read && request.status.is_success() {
             let mut at = extra.bounce_from;
             for segment in extra.bounce.iter() {
@@ -376,7 +379,7 @@ impl Ledger {
         channel.open = false;
         self.orphans += channel.outstanding;
         if channel.outstanding == 0 {
-            self.channels.remove(number);
+            self.channels.discard(number);
             return;
         }
         let mine = self.numbers(|request| request.channel == number);

@@ -187,7 +187,7 @@ impl<T> QueuePair<T> {
     ///
     /// # Errors
     /// Gives the context back when all slots are in use.
-    #[inline]
+    #[inline(always)]
     pub fn submit(&mut self, mut command: Command, context: T, now: Instant) -> Result<u16, T> {
         let Some(index) = self.free.pop() else { return Err(context) };
         let slot = &mut self.slots[usize::from(index)];

@@ -31,6 +31,14 @@ pub struct Part {
     pub retries: u8,
 }
 
+impl Part {
+    /// All of an I/O as one command.
+    #[inline]
+    pub fn whole(io: &IoCommand, request: u32) -> Self {
+        Self { slba: io.slba, request, blocks: io.blocks, offset: 0, role: Role::Single, retries: 0 }
+    }
+}
+
 /// What an I/O needs rarely.
 #[derive(Debug, Default)]
 pub struct Extra {

@@ -32,24 +32,42 @@ impl<T> Slab<T> {
     /// Takes an entry in; gives it back when the table is full.
     #[inline]
     pub fn insert(&mut self, entry: T) -> Result<u32, T> {
-        if let Some(index) = self.free.pop() {
-            self.places[index as usize] = Some(entry);
-            return Ok(index);
+        match self.reserve() {
+            Some(index) => {
+                self.fill(index, entry);
+                Ok(index)
+            }
+            None => Err(entry),
         }
-        self.grow(entry)
     }
 
     #[cold]
-    fn grow(&mut self, entry: T) -> Result<u32, T> {
+    fn grow(&mut self) -> Option<u32> {
         if self.places.len() >= self.limit {
-            return Err(entry);
+            return None;
         }
-        self.places.push(Some(entry));
+        self.places.push(None);
         // Room for every number to come back, so that `remove` never allocates.
         if self.free.capacity() < self.places.capacity() {
             self.free.reserve(self.places.capacity());
         }
-        Ok((self.places.len() - 1) as u32)
+        Some((self.places.len() - 1) as u32)
+    }
+
+    /// A number for an entry that [`Self::fill`] brings at once; `None` when the table is full.
+    #[inline(always)]
+    pub fn reserve(&mut self) -> Option<u32> {
+        match self.free.pop() {
+            Some(index) => Some(index),
+            None => self.grow(),
+        }
+    }
+
+    /// Brings the entry of a reserved number.
+    #[inline(always)]
+    pub fn fill(&mut self, index: u32, entry: T) {
+        debug_assert!(self.places[index as usize].is_none(), "a reserved place is empty");
+        self.places[index as usize] = Some(entry);
     }
 
     /// The entry under a number.
@@ -70,6 +88,15 @@ impl<T> Slab<T> {
         let entry = self.places.get_mut(index as usize)?.take()?;
         self.free.push(index);
         Some(entry)
+    }
+
+    /// Drops the entry under a number.
+    #[inline]
+    pub fn discard(&mut self, index: u32) {
+        if let Some(place @ Some(_)) = self.places.get_mut(index as usize) {
+            *place = None;
+            self.free.push(index);
+        }
     }
 
     /// All entries with their numbers. Looks at every place: for what is rare.

@@ -3,7 +3,7 @@
 //! Stateless. Invariant: the parts of a range are disjoint, in order, and none exceeds the namespace's limits or crosses
 //! its boundary. Called by the I/O queue; the commands lack data pointer and identifier, which the slot gives.
 
-use sledge_reactor::memory::Segment;
+use sledge_reactor::memory::{self, Segment, Segments};
 use zerocopy::little_endian::U32;
 
 use super::shape::{NamespaceShape, Protection};
@@ -57,23 +57,53 @@ pub fn check(io: &IoCommand, shape: &NamespaceShape) -> Result<(), Status> {
         return Err(Status::INVALID_FIELD.do_not_retry());
     }
     shape.geometry.check(io.slba, u64::from(io.blocks))?;
-    let given = io.data.len_bytes() as u64;
+    let given = len_bytes(&io.data);
     let wanted = io.operation.data_bytes(io.blocks, shape.geometry.block_bytes);
     if given != wanted && !(given == 0 && io.operation == Operation::Read) {
         return Err(Status::SGL_DATA_LENGTH_INVALID.do_not_retry());
     }
-    if io.operation == Operation::Read && io.data.iter().any(|segment| matches!(segment, Segment::Lent(_))) {
-        // It may be read only.
-        return Err(Status::INVALID_FIELD.do_not_retry());
+    match io.operation {
+        // What is lent may be read only.
+        Operation::Read if given > 0 && io.data.iter().any(|segment| matches!(segment, Segment::Lent(_))) => {
+            Err(Status::INVALID_FIELD.do_not_retry())
+        }
+        Operation::Read | Operation::Write => Ok(()),
+        operation if !shape.supports(operation) => Err(Status::INVALID_OPCODE.do_not_retry()),
+        Operation::CompareAndWrite => shape.check_fused(io.slba, io.blocks),
+        _ => Ok(()),
     }
-    if !shape.supports(io.operation) {
-        return Err(Status::INVALID_OPCODE.do_not_retry());
+}
+
+/// As `Segments::len_bytes`, quick for one segment.
+#[inline]
+fn len_bytes(data: &Segments) -> u64 {
+    match (data.count(), data.get(0)) {
+        (1, Some(segment)) => segment.len() as u64,
+        _ => data.len_bytes() as u64,
     }
-    if io.operation == Operation::CompareAndWrite { shape.check_fused(io.slba, io.blocks) } else { Ok(()) }
+}
+
+/// Bytes of an I/O's range.
+#[inline]
+pub fn bytes(io: &IoCommand, shape: &NamespaceShape) -> usize {
+    io.blocks as usize * shape.geometry.block_bytes as usize
+}
+
+/// The command of a read or write that is one command, with memory for a read that has none; `None` when there is no
+/// memory, or it takes more than one buffer.
+#[inline(always)]
+pub fn transfer(io: &mut IoCommand, shape: &NamespaceShape) -> Option<Command> {
+    if io.data.is_empty() {
+        io.data = memory::allocate(bytes(io, shape))?.into();
+    }
+    let opcode = if io.operation == Operation::Read { Nvm::Read } else { Nvm::Write };
+    let command = Command::on_blocks(opcode, shape.nsid, io.slba, io.blocks);
+    let command = if io.fua { command.with_fua() } else { command };
+    Some(protect(command, shape.protection, PROTECT))
 }
 
 /// Blocks of the command for a range that begins at `slba` and has `left` blocks: all of them if that is allowed.
-#[inline]
+#[inline(always)]
 pub fn part_blocks(operation: Operation, shape: &NamespaceShape, slba: u64, left: u32) -> u32 {
     let (limit, boundary) = match operation {
         Operation::Read | Operation::Write | Operation::Compare => {
@@ -131,7 +161,7 @@ pub fn command(
 }
 
 /// Lets the controller make or check protection information; `action` is whether it also adds or strips it.
-#[inline]
+#[inline(always)]
 fn protect(mut command: Command, protection: Protection, action: u32) -> Command {
     let check = match protection {
         Protection::None => return command,
