@@ -16,9 +16,11 @@ use super::io_queue::{IoQueueOptions, QueueState, Reclaim};
 use super::launch::{Obstacle, take_memory};
 use super::leak::Leaky;
 use super::ledger::{Cause, Ledger, Out, RawIo};
+use super::lender::{Borrower, Lane, Lent, Outcome, Port};
 use super::queue_pair::{QueuePair, QueueStatistics};
 use super::reach::Reach;
 use super::request::{Part, Request, Waits};
+use super::slab::Slab;
 use super::split::{self, Role};
 use crate::function::{DmaError, DmaMemory, Function};
 use crate::io::{IoCommand, IoCompletion, Operation, Submitted};
@@ -27,15 +29,37 @@ use crate::{Command, Completion, Status};
 /// How long an I/O waits for memory before it is refused, to be retried. Well below the 30 s after which Linux hosts
 /// give a command up.
 const MAX_WAIT: Duration = Duration::from_secs(10);
+/// Most reactors that submit through one.
+const MAX_LANES: usize = 1024;
 /// The status of an I/O that is refused for want of room or patience: the host retries it (Base 3.3.3.2.1.1).
 pub const BUSY: Status = Status::COMMAND_INTERRUPTED;
 
 /// Whose a command on the device is.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
+    /// What it does of which request, when it is of this reactor.
     pub part: Part,
+    /// The lane that it came by, and its name there, when it is of another reactor.
+    lane: u32,
+    cid: u16,
     /// Whether the control path was asked to abort it.
-    pub named: bool,
+    named: bool,
+}
+
+/// No lane.
+const OWN: u32 = u32::MAX;
+
+impl Context {
+    /// A command of this reactor.
+    #[inline]
+    pub const fn own(part: Part) -> Self {
+        Self { part, lane: OWN, cid: 0, named: false }
+    }
+
+    /// A command of a reactor that has no queue pair.
+    pub const fn of_borrower(lane: u32, cid: u16) -> Self {
+        Self { part: Part::NONE, lane, cid, named: false }
+    }
 }
 
 /// How far an I/O was issued.
@@ -49,7 +73,7 @@ enum Issued {
 /// What an I/O queue has of its device: all memory that the device may reach but the data itself.
 #[derive(Debug)]
 pub struct Device {
-    pub pair: QueuePair<Context>,
+    pub port: Port,
     pub lists: Lists,
     pub reach: Reach,
     /// A page of zeroes, and one that nobody reads.
@@ -62,12 +86,23 @@ impl Device {
     ///
     /// # Errors
     /// When memory can't be had or mapped.
-    pub fn new(function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<Self, DmaError> {
+    pub fn new(
+        function: Arc<dyn Function>,
+        options: &IoQueueOptions,
+        lane: Option<Arc<Lane>>,
+    ) -> Result<Self, DmaError> {
         let reach = Reach::of_current_reactor(&*function)?;
         let spare = function.allocate(2 * PAGE_BYTES)?;
-        let pair = QueuePair::new(function.clone(), options.id, options.depth, options.stride_bytes)?;
-        let lists = Lists::new(&*function, pair.slots())?;
-        Ok(Self { pair, lists, reach, spare, sgl: options.sgl })
+        let port = match lane {
+            Some(lane) => Port::Borrowed(Borrower::new(lane)),
+            None => {
+                let function = function.clone();
+                Port::Own(QueuePair::new(function, options.id, options.depth, options.stride_bytes)?)
+            }
+        };
+        // All slots are free.
+        let lists = Lists::new(&*function, port.free() as u16)?;
+        Ok(Self { port, lists, reach, spare, sgl: options.sgl })
     }
 
     /// Makes the command for a slot point to a span of data: segments, bytes to skip, bytes.
@@ -91,29 +126,32 @@ pub struct Engine {
     /// Absent while the device is gone or given up.
     pub device: Option<Leaky<Device>>,
     pub ledger: Ledger,
+    /// Reactors that submit through this one's queue pair.
+    pub lanes: Slab<Lent>,
     pub state: QueueState,
 }
 
 impl Engine {
     pub fn new(device: Device, ledger: Ledger) -> Self {
-        Self { device: Some(Leaky::new(device)), ledger, state: QueueState::Stopped }
+        let lanes = Slab::new(MAX_LANES);
+        Self { device: Some(Leaky::new(device)), ledger, lanes, state: QueueState::Stopped }
     }
 
     /// Commands that the device has.
     #[inline]
     pub fn on_device(&self) -> usize {
-        self.device.as_ref().map_or(0, |device| device.pair.outstanding())
+        self.device.as_ref().map_or(0, |device| device.port.outstanding())
     }
 
     /// Counts of the queue pair, and of those before it.
     pub fn queue_statistics(&self) -> QueueStatistics {
-        self.device.as_ref().map_or(QueueStatistics::default(), |device| device.pair.statistics())
+        self.device.as_ref().map_or(QueueStatistics::default(), |device| device.port.statistics())
     }
 
     /// Slots for commands that could go to the device.
     #[inline]
     fn free(&self) -> usize {
-        self.device.as_ref().map_or(0, |device| device.pair.free())
+        self.device.as_ref().map_or(0, |device| device.port.free())
     }
 
     /// Takes an I/O of a channel.
@@ -130,7 +168,7 @@ impl Engine {
         if self.nothing_waits()
             && matches!(io.operation, Operation::Read | Operation::Write)
             && let Some(device) = self.device.as_deref_mut()
-            && let Some(slot) = device.pair.next_slot()
+            && let Some(slot) = device.port.next_slot()
             && split::part_blocks(io.operation, shape, io.slba, io.blocks) == io.blocks
             && let Some(mut command) = split::transfer(&mut io, shape)
             && device.describe(slot, &mut command, (&io.data, 0, split::bytes(&io, shape))).is_ok()
@@ -142,7 +180,7 @@ impl Engine {
             if let Some(channel) = self.ledger.channels.get_mut(channel) {
                 channel.outstanding += 1;
             }
-            let put = device.pair.submit(command, Context { part, named: false }, now);
+            let put = device.port.submit(command, Context::own(part), now);
             debug_assert!(put.is_ok(), "there was a slot");
             return Submitted::Pending;
         }
@@ -207,10 +245,13 @@ impl Engine {
         {
             self.pump(out);
         }
+        if self.lanes.len() > 0 {
+            self.serve_lanes();
+        }
         if self.state == QueueState::Running
             && let Some(device) = &mut self.device
         {
-            device.pair.ring();
+            device.port.ring();
         }
     }
 
@@ -219,7 +260,7 @@ impl Engine {
         if self.state == QueueState::Running
             && let Some(device) = &mut self.device
         {
-            device.pair.ring_all();
+            device.port.ring_all();
         }
         self.state = QueueState::Stopped;
     }
@@ -239,9 +280,38 @@ impl Engine {
         let Some(device) = &mut self.device else { return };
         let ledger = &mut self.ledger;
         let now = time::now();
-        device.pair.reap(usize::MAX, |context, completion| {
-            ledger.part_ended(context.part, &completion, Cause::Device, now, out);
-        });
+        let lanes = &mut self.lanes;
+        match &mut device.port {
+            Port::Own(pair) => {
+                pair.reap(usize::MAX, |context, completion| {
+                    if context.lane == OWN {
+                        ledger.part_ended(context.part, &completion, Cause::Device, now, out);
+                    } else if let Some(lane) = lanes.get_mut(context.lane) {
+                        lane.answer(context.cid, Outcome::Completed(completion));
+                    }
+                });
+            }
+            Port::Borrowed(borrower) => {
+                let mut left = false;
+                borrower.reap(|context, outcome| {
+                    let (answer, cause) = match outcome {
+                        Outcome::Completed(completion) => (completion, Cause::Device),
+                        Outcome::Reclaimed(status) => (Completion::new(0, status), Cause::Reclaimed),
+                        Outcome::Final(status) => (Completion::new(0, status), Cause::Final),
+                        Outcome::Left(status) => {
+                            ledger.leave_data(context.part.request);
+                            left = true;
+                            (Completion::new(0, status), Cause::Final)
+                        }
+                    };
+                    ledger.part_ended(context.part, &answer, cause, now, out);
+                });
+                if left {
+                    // The lists, too, are the device's for ever.
+                    device.leak();
+                }
+            }
+        }
     }
 
     /// Issues what waits, as far as that goes.
@@ -345,7 +415,7 @@ impl Engine {
                 _ => Role::Single,
             };
             if free < if role == Role::Single { 1 } else { 2 } {
-                if role != Role::Single && self.device.as_ref().is_some_and(|device| device.pair.slots() < 2)
+                if role != Role::Single && self.device.as_ref().is_some_and(|device| device.port.slots() < 2)
                 {
                     // A queue of two entries never has room for a pair.
                     self.ledger.fail(index, Status::INVALID_OPCODE.do_not_retry(), out);
@@ -404,8 +474,28 @@ impl Engine {
         };
         let answer = Completion::new(0, status);
         let ledger = &mut self.ledger;
-        if let Some(device) = &mut self.device {
-            device.pair.drain(|context| ledger.part_ended(context.part, &answer, cause, now, &mut None));
+        let lanes = &mut self.lanes;
+        match self.device.as_deref_mut().map(|device| &mut device.port) {
+            Some(Port::Own(pair)) => {
+                let outcome = match reclaim {
+                    Reclaim::Retry => Outcome::Reclaimed(status),
+                    Reclaim::Fail(status) => Outcome::Final(status),
+                };
+                pair.drain(|context| {
+                    if context.lane == OWN {
+                        ledger.part_ended(context.part, &answer, cause, now, &mut None);
+                    } else if let Some(lane) = lanes.get_mut(context.lane) {
+                        lane.answer(context.cid, outcome);
+                    }
+                });
+                lanes.iter_mut().for_each(|lane| lane.give_back_half(outcome));
+            }
+            Some(Port::Borrowed(borrower)) => {
+                // Those that the lender has come by the lane, after the lender's own reclaiming.
+                borrower.take_back(|context| ledger.part_ended(context.part, &answer, cause, now, &mut None));
+                self.reap(&mut None);
+            }
+            None => {}
         }
     }
 
@@ -413,16 +503,20 @@ impl Engine {
     ///
     /// # Errors
     /// When memory can't be had or mapped.
-    pub fn rebuild(&mut self, function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<(), DmaError> {
+    pub fn rebuild(
+        &mut self,
+        function: Arc<dyn Function>,
+        options: &IoQueueOptions,
+        lane: Option<Arc<Lane>>,
+    ) -> Result<(), DmaError> {
         self.release();
-        self.device = Some(Leaky::new(Device::new(function, options)?));
+        self.device = Some(Leaky::new(Device::new(function, options, lane)?));
         Ok(())
     }
 
     /// Gives back all memory that was made or registered; leaves it behind instead if the device has commands.
     pub fn release(&mut self) {
         if self.on_device() > 0 {
-            debug_assert!(false, "reclaim comes before release");
             self.leak(Status::ABORTED_SQ_DELETION);
         }
         self.state = if self.state == QueueState::Running { QueueState::Stopped } else { self.state };
@@ -435,9 +529,14 @@ impl Engine {
         let Some(mut device) = self.device.take() else { return };
         let (now, answer) = (time::now(), Completion::new(0, status));
         let ledger = &mut self.ledger;
-        device.pair.drain(|context| {
-            ledger.leave_data(context.part.request);
-            ledger.part_ended(context.part, &answer, Cause::Final, now, &mut None);
+        let lanes = &mut self.lanes;
+        device.port.drain(|context| {
+            if context.lane == OWN {
+                ledger.leave_data(context.part.request);
+                ledger.part_ended(context.part, &answer, Cause::Final, now, &mut None);
+            } else if let Some(lane) = lanes.get_mut(context.lane) {
+                lane.answer(context.cid, Outcome::Left(status));
+            }
         });
         device.leak();
     }
@@ -467,7 +566,7 @@ impl Engine {
 
     /// See `IoQueue::abort_candidate`.
     pub fn abort_candidate(&mut self, before: Instant) -> Option<u16> {
-        let pair = &mut self.device.as_mut()?.pair;
+        let pair = self.device.as_mut()?.port.own_mut()?;
         let requests = &self.ledger.requests;
         let given_up = |part: &Part| requests.get(part.request).is_some_and(|request| request.given_up);
         let (cid, _, _) = pair

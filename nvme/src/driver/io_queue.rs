@@ -16,6 +16,7 @@ use sledge_reactor::time::Instant;
 use super::channel::NamespaceChannel;
 use super::engine::{Device, Engine};
 use super::ledger::Ledger;
+use super::lender::Lane;
 use super::queue_pair::QueueStatistics;
 use super::shadow::ShadowDoorbells;
 use super::shape::NamespaceShape;
@@ -99,6 +100,8 @@ pub struct IoQueueStatistics {
     pub accepted: usize,
     /// Of these, those whose channel was dropped.
     pub orphans: usize,
+    /// Reactors that submit through this queue.
+    pub lanes: usize,
 }
 
 /// One reactor's I/O queue of one controller.
@@ -117,25 +120,57 @@ impl IoQueue {
     /// # Panics
     /// Outside a reactor.
     pub fn new(function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<Rc<Self>, DmaError> {
+        Self::with(function, options, None)
+    }
+
+    /// A queue of the current reactor that submits through another reactor's queue pair, by a lane of
+    /// [`Self::lend`] there. It has slots, lists and registrations of its own; identifier and depth of `options` say
+    /// nothing. Blocks.
+    ///
+    /// # Errors
+    /// When memory can't be had or mapped.
+    ///
+    /// # Panics
+    /// Outside a reactor.
+    pub fn borrowing(
+        function: Arc<dyn Function>,
+        options: &IoQueueOptions,
+        lane: Arc<Lane>,
+    ) -> Result<Rc<Self>, DmaError> {
+        Self::with(function, options, Some(lane))
+    }
+
+    fn with(
+        function: Arc<dyn Function>,
+        options: &IoQueueOptions,
+        lane: Option<Arc<Lane>>,
+    ) -> Result<Rc<Self>, DmaError> {
         let ledger = Ledger::new(options.backlog, options.retry_count, options.retry_delays);
-        let engine = Engine::new(Device::new(function, options)?, ledger);
+        let engine = Engine::new(Device::new(function, options, lane)?, ledger);
         let queue = Rc::new(Self { engine: RefCell::new(engine), poller: RefCell::new(None) });
         let poller = register_poller(QueuePoller { queue: Rc::downgrade(&queue) });
         queue.poller.replace(Some(poller));
         Ok(queue)
     }
 
-    /// What the device is to be told when the queue is created there; `None` while it has no function.
+    /// What the device is to be told when the queue is created there; `None` while it has no function, and for a queue
+    /// that borrows another reactor's.
     #[must_use]
     pub fn addresses(&self) -> Option<QueueAddresses> {
         let engine = self.engine.borrow();
-        let pair = &engine.device.as_ref()?.pair;
+        let pair = engine.device.as_ref()?.port.own()?;
         Some(QueueAddresses {
             id: pair.id(),
             depth: pair.depth(),
             submission: pair.submission_address(),
             completion: pair.completion_address(),
         })
+    }
+
+    /// A lane by which another reactor may submit through this queue's pair; `None` when it has none itself.
+    #[must_use]
+    pub fn lend(&self) -> Option<Arc<Lane>> {
+        self.engine.borrow_mut().lend()
     }
 
     /// A channel of a namespace; `None` when there are too many.
@@ -154,8 +189,9 @@ impl IoQueue {
 
     /// From now on rings by shadow doorbells, or not. While stopped.
     pub fn set_shadows(&self, shadows: Option<&Arc<ShadowDoorbells>>) {
-        if let Some(device) = &mut self.engine.borrow_mut().device {
-            device.pair.set_shadows(shadows);
+        let mut engine = self.engine.borrow_mut();
+        if let Some(pair) = engine.device.as_mut().and_then(|device| device.port.own_mut()) {
+            pair.set_shadows(shadows);
         }
     }
 
@@ -180,6 +216,8 @@ impl IoQueue {
     /// the queue's deletion has completed, or CSTS.RDY was seen as 0 after CC.EN was cleared, or its bus mastering was
     /// ended, or the device is gone from its slot. Before that, their memory is still the device's.
     ///
+    /// For a queue that borrows: after the lender's, whose reclaiming answers what the device had of it.
+    ///
     /// A Compare and Write is never submitted again: the device may have done it, and it would then fail against
     /// itself. It is answered with `ABORTED_SQ_DELETION`, as are commands that came ready made.
     pub fn reclaim(&self, reclaim: Reclaim) {
@@ -188,8 +226,9 @@ impl IoQueue {
 
     /// Makes the rings as new, after [`Self::reclaim`] and before the device is told of them again.
     pub fn reset_rings(&self) {
-        if let Some(device) = &mut self.engine.borrow_mut().device {
-            device.pair.restart();
+        let mut engine = self.engine.borrow_mut();
+        if let Some(pair) = engine.device.as_mut().and_then(|device| device.port.own_mut()) {
+            pair.restart();
         }
     }
 
@@ -211,7 +250,20 @@ impl IoQueue {
     /// # Errors
     /// When memory can't be had or mapped; the queue has no function then, as after [`Self::release`].
     pub fn rebuild(&self, function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<(), DmaError> {
-        self.engine.borrow_mut().rebuild(function, options)
+        self.engine.borrow_mut().rebuild(function, options, None)
+    }
+
+    /// As [`Self::rebuild`], for a queue that borrows from now on.
+    ///
+    /// # Errors
+    /// As [`Self::rebuild`].
+    pub fn rebuild_borrowing(
+        &self,
+        function: Arc<dyn Function>,
+        options: &IoQueueOptions,
+        lane: Arc<Lane>,
+    ) -> Result<(), DmaError> {
+        self.engine.borrow_mut().rebuild(function, options, Some(lane))
     }
 
     /// Lets go of the function and of all memory that was made or mapped for it: the device is gone, or is being given
@@ -230,7 +282,7 @@ impl IoQueue {
     /// The command that has been on the device for the longest: its identifier, and since when.
     #[must_use]
     pub fn oldest(&self) -> Option<(u16, Instant)> {
-        self.engine.borrow().device.as_ref()?.pair.oldest()
+        self.engine.borrow().device.as_ref()?.port.own()?.oldest()
     }
 
     /// A command that the device is to be asked to abort (Abort, SQID [`QueueAddresses::id`], this CID), because it
@@ -255,6 +307,7 @@ impl IoQueue {
             retried: engine.ledger.retried,
             accepted: engine.ledger.requests.len(),
             orphans: engine.ledger.orphans(),
+            lanes: engine.lanes.len(),
         }
     }
 
@@ -280,7 +333,8 @@ impl std::fmt::Debug for IoQueue {
     }
 }
 
-/// Takes a queue's turn for what has no channel that would: commands whose channel was dropped.
+/// Takes a queue's turn for what has no channel that would: commands whose channel was dropped, and those of reactors
+/// that submit through this one.
 struct QueuePoller {
     queue: Weak<IoQueue>,
 }
@@ -293,15 +347,21 @@ impl Poller for QueuePoller {
     fn poll(&mut self) -> Turn {
         let Some(queue) = self.queue.upgrade() else { return Turn::Idle };
         let mut engine = queue.engine.borrow_mut();
-        if engine.ledger.orphans() == 0 {
+        let orphans = engine.ledger.orphans();
+        if orphans == 0 && !engine.lends() {
             return Turn::Idle;
         }
-        let before = engine.ledger.orphans();
+        let before = engine.queue_statistics();
         engine.turn(&mut None);
-        match before.saturating_sub(engine.ledger.orphans()) {
-            0 => Turn::KeepPolling,
-            // At most as many as there are requests.
-            count => Turn::Worked(count as u32),
+        let after = engine.queue_statistics();
+        let work = (after.submitted - before.submitted) + (after.completed - before.completed);
+        if work > 0 {
+            // At most twice as many as there are slots.
+            Turn::Worked(work as u32)
+        } else if engine.ledger.orphans() == 0 && engine.lanes_may_rest() {
+            Turn::Idle
+        } else {
+            Turn::KeepPolling
         }
     }
 }

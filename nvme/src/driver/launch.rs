@@ -47,7 +47,7 @@ impl Engine {
         // The caller saw to it that there are slots.
         let internal = Obstacle::Never(Status::INTERNAL_ERROR);
         let Some(device) = &mut self.device else { return Err(internal) };
-        match device.pair.submit(command, Context { part, named: false }, time::now()) {
+        match device.port.submit(command, Context::own(part), time::now()) {
             Ok(_) => {
                 if let Some(request) = self.ledger.requests.get_mut(part.request) {
                     request.in_flight += 1;
@@ -63,7 +63,7 @@ impl Engine {
     fn prepare(&mut self, part: Part, memory: bool) -> Result<Command, Obstacle> {
         let internal = Obstacle::Never(Status::INTERNAL_ERROR);
         let Some(device) = &mut self.device else { return Err(internal) };
-        let Some(slot) = device.pair.next_slot() else { return Err(internal) };
+        let Some(slot) = device.port.next_slot() else { return Err(internal) };
         let Some(request) = self.ledger.requests.get(part.request) else { return Err(internal) };
         let Some(channel) = self.ledger.channels.get(request.channel) else { return Err(internal) };
         if request.extra != NO_EXTRA {

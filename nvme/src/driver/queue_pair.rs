@@ -1,6 +1,6 @@
 //! A submission queue and its completion queue: rings in memory that the device reaches, and the commands in them.
 //!
-//! Owns the rings, the table of commands under way and the doorbells. Invariant: a slot is in use from
+//! Owns the rings, the slots of the commands under way and the doorbells. Invariant: a slot is in use from
 //! [`QueuePair::submit`] until its completion was seen or the queue was emptied by [`QueuePair::drain`]; taking a
 //! command's context out ([`QueuePair::take`]) leaves its slot in use. So there is never a command more than there are
 //! slots, neither queue runs over, and a completion is delivered to the use of the slot that it answers or to nobody.
@@ -13,9 +13,10 @@ use sledge_reactor::time::Instant;
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::command_id::{CommandIds, MAX_SLOTS};
+use super::command_id::MAX_SLOTS;
 use super::leak::Leaky;
 use super::shadow::{ShadowDoorbell, ShadowDoorbells};
+use super::slots::{Ended, Slots};
 use crate::function::{DmaError, DmaMemory, Function};
 use crate::{Command, Completion};
 
@@ -44,24 +45,6 @@ pub struct QueueStatistics {
     pub late: u64,
 }
 
-/// What is in a slot.
-#[derive(Debug)]
-enum State<T> {
-    Free,
-    /// A command under way.
-    Busy(T),
-    /// A command under way that nobody waits for any more.
-    Abandoned,
-}
-
-#[derive(Debug)]
-struct Slot<T> {
-    /// The identifier of the use that goes on, or of the next one.
-    cid: u16,
-    submitted: Instant,
-    state: State<T>,
-}
-
 /// A submission queue and the completion queue that belongs to it.
 pub struct QueuePair<T> {
     function: Arc<dyn Function>,
@@ -80,9 +63,7 @@ pub struct QueuePair<T> {
     reaped_since: u16,
     /// Value of the Phase Tag that marks a new entry at `head`.
     phase: bool,
-    ids: CommandIds,
-    slots: Box<[Slot<T>]>,
-    free: Vec<u16>,
+    slots: Slots<T>,
     statistics: QueueStatistics,
 }
 
@@ -100,7 +81,6 @@ impl<T> QueuePair<T> {
     ) -> Result<Self, DmaError> {
         let depth = depth.clamp(MIN_DEPTH, MAX_SLOTS);
         let slots = depth - 1;
-        let ids = CommandIds::new(slots);
         let doorbell = |index: usize| DOORBELLS + index * stride_bytes;
         Ok(Self {
             submission: Leaky::new(function.allocate(usize::from(depth) * SUBMISSION_BYTES)?),
@@ -116,11 +96,7 @@ impl<T> QueuePair<T> {
             head: 0,
             reaped_since: 0,
             phase: true,
-            ids,
-            slots: (0..slots)
-                .map(|slot| Slot { cid: ids.first(slot), submitted: Instant::default(), state: State::Free })
-                .collect(),
-            free: (0..slots).rev().collect(),
+            slots: Slots::new(slots),
             statistics: QueueStatistics::default(),
         })
     }
@@ -165,7 +141,7 @@ impl<T> QueuePair<T> {
     #[inline]
     #[must_use]
     pub fn free(&self) -> usize {
-        self.free.len()
+        self.slots.free()
     }
 
     /// The slot that the next command will use, when there is one: what belongs to slots, such as PRP lists, is made
@@ -173,14 +149,14 @@ impl<T> QueuePair<T> {
     #[inline]
     #[must_use]
     pub fn next_slot(&self) -> Option<u16> {
-        self.free.last().copied()
+        self.slots.next()
     }
 
     /// Commands under way, those that nobody waits for among them.
     #[inline]
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.outstanding()
     }
 
     /// Puts a command into the submission queue and gives it an identifier; the device is told by [`Self::ring`].
@@ -189,11 +165,7 @@ impl<T> QueuePair<T> {
     /// Gives the context back when all slots are in use.
     #[inline(always)]
     pub fn submit(&mut self, mut command: Command, context: T, now: Instant) -> Result<u16, T> {
-        let Some(index) = self.free.pop() else { return Err(context) };
-        let slot = &mut self.slots[usize::from(index)];
-        slot.state = State::Busy(context);
-        slot.submitted = now;
-        let cid = slot.cid;
+        let cid = self.slots.take(context, now)?;
         command.cid = U16::new(cid);
         self.submission.write(usize::from(self.tail) * SUBMISSION_BYTES, Entry::of(&command));
         self.tail = self.after(self.tail);
@@ -246,9 +218,12 @@ impl<T> QueuePair<T> {
         while count < max {
             let Some(completion) = self.next_completion() else { break };
             count += 1;
-            if let Some(context) = self.end(completion.cid.get()) {
-                self.statistics.completed += 1;
-                deliver(context, completion);
+            match self.slots.end(completion.cid.get()) {
+                Ended::Known(context) => {
+                    self.statistics.completed += 1;
+                    deliver(context, completion);
+                }
+                Ended::Nobody => self.statistics.late += 1,
             }
         }
         count
@@ -280,80 +255,34 @@ impl<T> QueuePair<T> {
         })
     }
 
-    /// Frees the slot of a command that has ended; whom it was for, when anybody waits.
-    #[inline]
-    fn end(&mut self, cid: u16) -> Option<T> {
-        let index = self.ids.slot(cid);
-        let slot = self.slots.get_mut(usize::from(index)).filter(|slot| slot.cid == cid);
-        let Some(slot) = slot.filter(|slot| !matches!(slot.state, State::Free)) else {
-            self.statistics.late += 1;
-            return None;
-        };
-        let state = std::mem::replace(&mut slot.state, State::Free);
-        slot.cid = self.ids.next(cid);
-        self.free.push(index);
-        match state {
-            State::Busy(context) => Some(context),
-            State::Abandoned | State::Free => {
-                self.statistics.late += 1;
-                None
-            }
-        }
-    }
-
     /// The command that has been under way for the longest: its identifier, and when it was submitted. Looks at all
     /// slots: for what is rare.
     #[must_use]
     pub fn oldest(&self) -> Option<(u16, Instant)> {
-        self.under_way().min_by_key(|(_, since, _)| *since).map(|(cid, since, _)| (cid, since))
+        self.slots.oldest()
     }
 
     /// The commands that somebody waits for: identifier, when it was submitted, and whose it is.
     pub fn under_way(&self) -> impl Iterator<Item = (u16, Instant, &T)> {
-        self.slots.iter().filter_map(|slot| match &slot.state {
-            State::Busy(context) => Some((slot.cid, slot.submitted, context)),
-            State::Free | State::Abandoned => None,
-        })
+        self.slots.under_way()
     }
 
     /// The context of a command under way.
     pub fn context_mut(&mut self, cid: u16) -> Option<&mut T> {
-        let slot = self.slots.get_mut(usize::from(self.ids.slot(cid))).filter(|slot| slot.cid == cid)?;
-        match &mut slot.state {
-            State::Busy(context) => Some(context),
-            State::Free | State::Abandoned => None,
-        }
+        self.slots.context_mut(cid)
     }
 
     /// Takes a command's context out, for who no longer waits for the command. The device may still work on it, so its
     /// slot stays in use and its memory must stay as it is, until the completion comes (it is counted as late) or the
     /// queue is emptied.
     pub fn take(&mut self, cid: u16) -> Option<T> {
-        let slot = self.slots.get_mut(usize::from(self.ids.slot(cid))).filter(|slot| slot.cid == cid)?;
-        match std::mem::replace(&mut slot.state, State::Abandoned) {
-            State::Busy(context) => Some(context),
-            state => {
-                slot.state = state;
-                None
-            }
-        }
+        self.slots.abandon(cid)
     }
 
     /// Empties the queue: gives out every command that somebody waits for, oldest first as far as slots tell, and
     /// frees all slots. Only when the device can't work on the queue any more: deleted, disabled, or gone.
-    pub fn drain(&mut self, mut give: impl FnMut(T)) {
-        for index in 0..self.slots.len() {
-            let slot = &mut self.slots[index];
-            let state = std::mem::replace(&mut slot.state, State::Free);
-            if matches!(state, State::Free) {
-                continue;
-            }
-            slot.cid = self.ids.next(slot.cid);
-            self.free.push(index as u16);
-            if let State::Busy(context) = state {
-                give(context);
-            }
-        }
+    pub fn drain(&mut self, give: impl FnMut(T)) {
+        self.slots.drain(give);
     }
 
     /// Makes the queues as new: zeroed, first entry, Phase Tag 1. Only when the device does not know them (any more)

@@ -32,6 +32,10 @@ pub struct Part {
 }
 
 impl Part {
+    /// The part of no request.
+    pub const NONE: Self =
+        Self { slba: 0, request: u32::MAX, blocks: 0, offset: 0, role: Role::Single, retries: 0 };
+
     /// All of an I/O as one command.
     #[inline]
     pub fn whole(io: &IoCommand, request: u32) -> Self {

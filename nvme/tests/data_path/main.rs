@@ -5,5 +5,6 @@
 mod allocation;
 mod faults;
 mod io;
+mod lending;
 mod orders;
 mod rig;

@@ -121,6 +121,7 @@ impl Rig {
         NamespaceShape::new(nsid, &controller, Some(&limits), &namespace)
     }
 
+    /// A channel of a namespace on this reactor's queue.
     pub fn channel(&self, nsid: u32) -> NamespaceChannel {
         self.queue.open_channel(Arc::new(self.shape(nsid).unwrap())).unwrap()
     }
