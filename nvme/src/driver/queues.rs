@@ -3,7 +3,7 @@
 //! Owns [`LocalQueue`], what a reactor keeps of a controller. Invariant: a queue is touched on its own reactor only; what
 //! the keeper wants done goes there as a message, and messages of the keeper arrive in the order in which it sent them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(super) struct LocalQueue {
     pub(super) queue: Rc<IoQueue>,
     /// How, and of whom, its rings and registrations were made; none while it has none.
     built: RefCell<Option<(IoQueueOptions, Arc<dyn Function>)>>,
+    /// Whether it submits through another reactor's queue pair.
+    borrows: Cell<bool>,
 }
 
 /// Counts of one reactor's queue.
@@ -93,14 +95,27 @@ impl Keeper {
         .await;
     }
 
+    /// As [`Self::on_all`], on reactors that submit through others after those others.
+    async fn on_all_in_order(&self, act: impl Fn(&LocalQueue) + Clone + Send + 'static) {
+        for borrows in [false, true] {
+            let act = act.clone();
+            self.on_all(move |local| {
+                if local.borrows.get() == borrows {
+                    act(local);
+                }
+            })
+            .await;
+        }
+    }
+
     /// Takes back what the controller had. Only while it does no DMA.
     pub(super) async fn reclaim_queues(&self, reclaim: Reclaim) {
-        self.on_all(move |local| local.queue.reclaim(reclaim)).await;
+        self.on_all_in_order(move |local| local.queue.reclaim(reclaim)).await;
     }
 
     /// The same, and lets go of the function and of all memory that it was given.
     pub(super) async fn release_queues(&self, reclaim: Reclaim) {
-        self.on_all(move |local| {
+        self.on_all_in_order(move |local| {
             local.queue.reclaim(reclaim);
             local.queue.release();
             *local.built.borrow_mut() = None;
@@ -110,8 +125,8 @@ impl Keeper {
 
     /// Answers all commands, and all that come.
     pub(super) async fn give_up_queues(&self, leak: bool) {
-        self.on_all(move |local| {
-            local.queue.stop();
+        self.stop_queues().await;
+        self.on_all_in_order(move |local| {
             if leak {
                 local.queue.leak(FAILED);
                 *local.built.borrow_mut() = None;
@@ -152,7 +167,7 @@ impl Keeper {
         let stride_bytes = 4usize << capabilities.doorbell_stride();
         self.offer_shadows(stride_bytes, identity.data.oacs.get() & oacs::DOORBELL_BUFFER != 0).await?;
         let depth = options.io_queue_depth.min(capabilities.max_queue_entries()).clamp(2, MAX_DEPTH);
-        if granted < wanted {
+        if usize::from(granted) < self.shared.reactors.len() {
             tracing::info!(
                 controller = %self.shared.address(),
                 reactors = self.shared.reactors.len(),
@@ -164,20 +179,18 @@ impl Keeper {
             identity.data.crdt.map(|time| Duration::from_millis(100) * time.get().into());
         let sgl =
             options.use_sgls && identity.data.sgls.get() & (sgls::SUPPORTED | sgls::SUPPORTED_DWORD) != 0;
+        let queue_options = IoQueueOptions {
+            id: 0,
+            depth: depth as u16,
+            stride_bytes,
+            sgl,
+            retry_count: options.retry_count,
+            retry_delays: [first, second, third],
+            backlog: BACKLOG,
+        };
         let mut sent = Vec::new();
-        for (index, reactor) in self.shared.reactors.iter().enumerate() {
-            if index >= usize::from(granted) {
-                break;
-            }
-            let queue = IoQueueOptions {
-                id: index as u16 + 1,
-                depth: depth as u16,
-                stride_bytes,
-                sgl,
-                retry_count: options.retry_count,
-                retry_delays: [first, second, third],
-                backlog: BACKLOG,
-            };
+        for (index, reactor) in self.shared.reactors.iter().enumerate().take(granted.into()) {
+            let queue = IoQueueOptions { id: index as u16 + 1, ..queue_options.clone() };
             let (key, function) = (self.shared.queues, function.clone());
             let shadows = self.shadows.borrow().clone();
             sent.push(reactor.spawn(move || async move {
@@ -189,7 +202,7 @@ impl Keeper {
                     None => {
                         let made = IoQueue::new(function.clone(), &queue)?;
                         let built = RefCell::new(Some((queue, function)));
-                        let local = Rc::new(LocalQueue { queue: made, built });
+                        let local = Rc::new(LocalQueue { queue: made, built, borrows: Cell::new(false) });
                         key.set(local.clone());
                         local
                     }
@@ -205,12 +218,54 @@ impl Keeper {
         for addresses in all {
             self.create_queue(addresses).await?;
         }
+        for index in usize::from(granted)..self.shared.reactors.len() {
+            // The identifier of a queue that borrows is its lender's.
+            let lender = index % usize::from(granted);
+            let queue = IoQueueOptions { id: lender as u16 + 1, ..queue_options.clone() };
+            self.borrow_queue(index, lender, queue, &function).await?;
+        }
         self.shared.amend_identity(|identity| {
             identity.io_queues = granted;
             identity.io_queue_depth = depth;
             identity.shadow_doorbells = self.shadows.borrow().is_some();
         });
         Ok(())
+    }
+
+    /// Makes the queue of a reactor for which the controller has none: it submits through the one of `lender`.
+    async fn borrow_queue(
+        &self,
+        index: usize,
+        lender: usize,
+        options: IoQueueOptions,
+        function: &Arc<dyn Function>,
+    ) -> Result<(), DriverError> {
+        let (of, queue) = (function.clone(), options.clone());
+        let keeps =
+            self.on_queue(index, move |local| local.borrows.get() && local.is_built(&queue, &of)).await;
+        if keeps.ok().flatten() == Some(true) {
+            return Ok(());
+        }
+        let lent = self.on_queue(lender, |local| local.queue.lend()).await;
+        let lane = lent.ok().flatten().flatten().ok_or(DriverError::QueueFull)?;
+        let (key, function) = (self.shared.queues, function.clone());
+        let made = self.shared.reactors[index].spawn(move || async move {
+            match key.get() {
+                Some(local) => {
+                    local.clear();
+                    local.queue.rebuild_borrowing(function.clone(), &options, lane)?;
+                    *local.built.borrow_mut() = Some((options, function));
+                    local.borrows.set(true);
+                }
+                None => {
+                    let queue = IoQueue::borrowing(function.clone(), &options, lane)?;
+                    let built = RefCell::new(Some((options, function)));
+                    key.set(Rc::new(LocalQueue { queue, built, borrows: Cell::new(true) }));
+                }
+            }
+            Ok::<_, DriverError>(())
+        });
+        made.await?
     }
 
     /// Number of Queues (Base 5.27.1.5): how many pairs the controller gives.
@@ -318,20 +373,27 @@ impl LocalQueue {
         }
     }
 
-    /// Makes an old queue fit to be created again.
-    fn prepare(&self, function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<(), DriverError> {
-        let same = self
-            .built
-            .borrow()
-            .as_ref()
-            .is_some_and(|(built, of)| built == options && Arc::ptr_eq(of, &function));
-        if same {
-            self.queue.reset_rings();
-            return Ok(());
-        }
+    /// Whether rings and registrations are as they are to be.
+    fn is_built(&self, options: &IoQueueOptions, function: &Arc<dyn Function>) -> bool {
+        let built = self.built.borrow();
+        built.as_ref().is_some_and(|(built, of)| built == options && Arc::ptr_eq(of, function))
+    }
+
+    /// Lets go of rings and registrations.
+    fn clear(&self) {
         self.queue.stop();
         self.queue.release();
         self.built.borrow_mut().take();
+    }
+
+    /// Makes an old queue fit to be created again.
+    fn prepare(&self, function: Arc<dyn Function>, options: &IoQueueOptions) -> Result<(), DriverError> {
+        if self.is_built(options, &function) {
+            self.queue.reset_rings();
+            return Ok(());
+        }
+        self.clear();
+        self.borrows.set(false);
         self.queue.rebuild(function.clone(), options)?;
         *self.built.borrow_mut() = Some((options.clone(), function));
         Ok(())

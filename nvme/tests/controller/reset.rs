@@ -13,9 +13,9 @@ use crate::rig::{Rig, check, collect, is_io, load, on_reactors, pattern, read, r
 // Deleting this lets a reset lose I/O, answer it twice, or bring back old data, on one reactor or between several.
 #[test]
 fn io_goes_on_through_resets() {
-    for shadow_doorbells in [false, true] {
+    for (shadow_doorbells, max_io_queues) in [(false, 64), (true, 64), (true, 1), (false, 2)] {
         on_reactors(3, move || async move {
-            let rig = Rig::new(ModelOptions { shadow_doorbells, ..Default::default() }).await;
+            let rig = Rig::new(ModelOptions { shadow_doorbells, max_io_queues, ..Default::default() }).await;
             let stop = Arc::new(Mutex::new(false));
             let loads: Vec<_> = (0..3)
                 .map(|index| {
