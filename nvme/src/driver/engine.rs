@@ -488,7 +488,7 @@ impl Engine {
                         lane.answer(context.cid, outcome);
                     }
                 });
-                lanes.iter_mut().for_each(|lane| lane.give_back_half(outcome));
+                lanes.iter_mut().for_each(|(_, lane)| lane.give_back_half(outcome));
             }
             Some(Port::Borrowed(borrower)) => {
                 // Those that the lender has come by the lane, after the lender's own reclaiming.

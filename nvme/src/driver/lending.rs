@@ -24,18 +24,18 @@ impl Engine {
     pub fn serve_lanes(&mut self) {
         let now = time::now();
         let pair = self.device.as_deref_mut().and_then(|device| device.port.own_mut());
-        let pair = pair.filter(|_| self.state == QueueState::Running);
-        let over = match (pair, self.state) {
-            (Some(pair), _) => self.lanes.iter_mut_with_numbers(|number, lane| {
-                lane.serve(number, pair, now);
-                lane.is_over()
-            }),
-            (None, QueueState::Failed(status)) => self.lanes.iter_mut_with_numbers(|_, lane| {
-                lane.refuse(status);
-                lane.is_over()
-            }),
-            (None, _) => None,
-        };
+        let mut pair = pair.filter(|_| self.state == QueueState::Running);
+        let mut over = None;
+        for (number, lane) in self.lanes.iter_mut() {
+            match (&mut pair, self.state) {
+                (Some(pair), _) => lane.serve(number, pair, now),
+                (None, QueueState::Failed(status)) => lane.refuse(status),
+                (None, _) => {}
+            }
+            if lane.is_over() {
+                over = Some(number);
+            }
+        }
         if let Some(number) = over {
             self.lanes.discard(number);
         }

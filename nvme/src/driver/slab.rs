@@ -99,24 +99,6 @@ impl<T> Slab<T> {
         }
     }
 
-    /// All entries. Looks at every place: for what is rare.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.places.iter_mut().flatten()
-    }
-
-    /// Shows all entries to `look` with their numbers; the last of which it said true. For short tables.
-    pub fn iter_mut_with_numbers(&mut self, mut look: impl FnMut(u32, &mut T) -> bool) -> Option<u32> {
-        let mut found = None;
-        for (index, place) in self.places.iter_mut().enumerate() {
-            if let Some(entry) = place
-                && look(index as u32, entry)
-            {
-                found = Some(index as u32);
-            }
-        }
-        found
-    }
-
     /// All entries with their numbers. Looks at every place: for what is rare.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.places.iter().enumerate().filter_map(|(index, place)| Some((index as u32, place.as_ref()?)))
