@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use crate::daemon::Daemon;
-use crate::methods::wait_for;
+use crate::methods::{attach_deferred, wait_for};
 use crate::model::Draft;
 use crate::rpc::error::RpcError;
 
@@ -31,6 +31,32 @@ pub async fn look_for_drives(daemon: Arc<Daemon>) {
             // It opens files and maps memory.
             let looking = tokio::task::spawn_blocking(move || wait_for(controllers.bring_back()));
             let _ = looking.await;
+        }
+    }
+}
+
+/// How often paths that could not be reached are tried again.
+const RETRY_PERIOD: Duration = Duration::from_secs(5);
+/// How long one may take to answer before it is asked more.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Attaches the paths of the configuration that could not be reached when it was read, until the process ends.
+pub async fn retry_deferred(daemon: Arc<Daemon>) {
+    loop {
+        tokio::time::sleep(RETRY_PERIOD).await;
+        for deferred in daemon.model().nvme.controllers.deferred() {
+            let Some(address) = deferred.address() else { continue };
+            // Outside of the change, which would keep others waiting.
+            let answers = tokio::time::timeout(ANSWER_LIMIT, tokio::net::TcpStream::connect(address)).await;
+            if !matches!(answers, Ok(Ok(_))) {
+                continue;
+            }
+            match daemon.change(move |draft| attach_deferred(draft, deferred)).await {
+                Ok(()) => info!(%address, "attached a path that could not be reached before"),
+                Err(error) => {
+                    warn!(%address, error = %RpcError::from(error), "can't attach a path of the configuration")
+                }
+            }
         }
     }
 }

@@ -157,6 +157,7 @@ fn serve(
         }
         drop(tokio::spawn(nvme_changes::follow(daemon.clone())));
         drop(tokio::spawn(nvme_changes::look_for_drives(daemon.clone())));
+        drop(tokio::spawn(nvme_changes::retry_deferred(daemon.clone())));
         ready();
 
         let ended = tokio::select! {

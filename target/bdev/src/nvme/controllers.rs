@@ -16,6 +16,7 @@ use sledge_reactor::message::Handle;
 use uuid::Uuid;
 
 use super::controller::{Change, Changes, Controller};
+use super::deferred::Deferred;
 use super::device::NvmeDevice;
 use super::error::NvmeError;
 use super::look::Connected;
@@ -38,6 +39,7 @@ struct Inner {
     controllers: Mutex<Vec<Arc<Controller>>>,
     changes: Arc<Changes>,
     paths: AtomicU64,
+    deferred: Mutex<Vec<Deferred>>,
     /// Opens drives, where that is not the machine's own bus.
     opener: OnceLock<Box<OpenDrive>>,
     /// This process as a host, where nothing else is asked for.
@@ -65,6 +67,7 @@ pub struct Detaching {
     pub devices: Vec<Arc<NvmeDevice>>,
     controller: Arc<Controller>,
     paths: Vec<Arc<Path>>,
+    deferred: Vec<AttachOptions>,
 }
 
 impl Controllers {
@@ -108,6 +111,10 @@ impl Controllers {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Controller>>> {
         self.inner.controllers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn with_deferred<T>(&self, act: impl FnOnce(&mut Vec<Deferred>) -> T) -> T {
+        act(&mut self.inner.deferred.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn find(&self, name: &str) -> Result<Arc<Controller>, NvmeError> {
@@ -247,16 +254,19 @@ impl Controllers {
         let controller = self.find(name)?;
         let all = controller.paths();
         let paths: Vec<_> = all.iter().filter(|path| which(&path.options)).cloned().collect();
-        if paths.is_empty() {
+        let meant = |deferred: &Deferred| deferred.options.name == name && which(&deferred.options);
+        let deferred: Vec<_> = self.deferred().into_iter().filter(meant).map(|found| found.options).collect();
+        if paths.is_empty() && deferred.is_empty() {
             return Err(NvmeError::NoSuchPath { name: name.to_owned() });
         }
         let devices = if paths.len() == all.len() { controller.devices() } else { Vec::new() };
-        Ok(Detaching { devices, controller, paths })
+        Ok(Detaching { devices, controller, paths, deferred })
     }
 
     /// Detaches; connections are closed in their own time.
     pub fn finish_detach(&self, detaching: Detaching) {
-        let Detaching { controller, paths, .. } = detaching;
+        let Detaching { controller, paths, deferred, .. } = detaching;
+        deferred.iter().for_each(|options| self.forget_deferred(options));
         self.let_go(&controller, &paths);
     }
 
@@ -281,7 +291,8 @@ impl Controllers {
             Some(name) => vec![self.find(name)?],
             None => self.lock().clone(),
         };
-        Ok(chosen.iter().map(|controller| report::controller(controller)).collect())
+        let deferred = self.deferred();
+        Ok(chosen.iter().map(|controller| report::controller(controller, &deferred)).collect())
     }
 
     /// Whether drives were taken out, which [`Controllers::bring_back`] would look for.
@@ -341,7 +352,9 @@ impl Controllers {
     #[must_use]
     pub fn attaches(&self) -> Vec<AttachOptions> {
         let all = self.lock().clone();
-        all.iter().flat_map(|controller| controller.paths()).map(|path| path.options.clone()).collect()
+        let paths = all.iter().flat_map(|controller| controller.paths());
+        let attached = paths.map(|path| path.options.clone());
+        attached.chain(self.deferred().into_iter().map(|deferred| deferred.options)).collect()
     }
 
     /// The devices of a controller.

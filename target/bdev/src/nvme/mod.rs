@@ -10,7 +10,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `controllers` | the table of named controllers: attach, detach, find |
+//! | `controllers`, `deferred` | the table of named controllers: attach, detach, find; paths that could not be reached at the start |
 //! | `controller` | one name: its paths and devices, and what a look at a path's namespaces changes |
 //! | `path`, `tcp`, `pcie` | one way to a controller, and what keeps it |
 //! | `look`, `found` | what a path shows: the controller, its namespaces with geometry and identity |
@@ -24,6 +24,7 @@
 mod channel;
 mod controller;
 mod controllers;
+mod deferred;
 mod device;
 mod error;
 mod found;
@@ -41,6 +42,7 @@ mod tcp;
 
 pub use controller::Change;
 pub use controllers::{Attached, Controllers, Detaching};
+pub use deferred::Deferred;
 pub use device::NvmeDevice;
 pub use error::NvmeError;
 pub use found::Identity;

@@ -7,8 +7,9 @@ use sledge_nvme::identify::capability::oacs;
 use sledge_nvme::log_page::AnaState;
 
 use super::controller::Controller;
+use super::deferred::Deferred;
 use super::device::NvmeDevice;
-use super::options::Transport;
+use super::options::{AttachOptions, Transport};
 use super::path::{About, Link, Path, PathState};
 use super::route::Route;
 use crate::device::BlockDevice;
@@ -223,7 +224,7 @@ pub struct ControllerReport {
 /// A path of a controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PathReport {
-    /// `enabled`, `reconnecting`, `failed`, `disabled`.
+    /// `enabled`, `reconnecting`, `failed`, `disabled`, `connecting`.
     pub state: &'static str,
     /// Where it leads.
     pub trid: TransportId,
@@ -257,9 +258,26 @@ pub struct HostReport {
 }
 
 /// A controller's row.
-pub(crate) fn controller(controller: &Controller) -> ControllerReport {
-    let ctrlrs = controller.paths().iter().map(|path| path_report(path)).collect();
+pub(crate) fn controller(controller: &Controller, deferred: &[Deferred]) -> ControllerReport {
+    let mut ctrlrs: Vec<PathReport> = controller.paths().iter().map(|path| path_report(path)).collect();
+    let waiting = deferred.iter().filter(|deferred| deferred.options.name == controller.name);
+    ctrlrs.extend(waiting.map(|deferred| PathReport {
+        state: "connecting",
+        trid: TransportId::from(&deferred.options.transport),
+        cntlid: 0,
+        host: host_report(&deferred.options),
+        environment: None,
+        model_number: String::new(),
+        serial_number: String::new(),
+        firmware_revision: String::new(),
+        statistics: None,
+    }));
     ControllerReport { name: controller.name.clone(), ctrlrs }
+}
+
+fn host_report(options: &AttachOptions) -> HostReport {
+    let nqn = options.host.as_ref().map_or_else(String::new, |nqn| nqn.as_str().to_owned());
+    HostReport { nqn, addr: "", svcid: "" }
 }
 
 fn path_report(path: &Path) -> PathReport {
@@ -272,11 +290,7 @@ fn path_report(path: &Path) -> PathReport {
         state: path.state().word(),
         trid: TransportId::from(&path.options.transport),
         cntlid: about.cntlid,
-        host: HostReport {
-            nqn: path.options.host.as_ref().map_or_else(String::new, |nqn| nqn.as_str().to_owned()),
-            addr: "",
-            svcid: "",
-        },
+        host: host_report(&path.options),
         environment,
         model_number: about.model_number.clone(),
         serial_number: about.serial_number.clone(),

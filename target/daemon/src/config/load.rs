@@ -154,6 +154,7 @@ fn entry(value: &Value, path: Vec<Step>) -> Result<Entry, Fault> {
 /// # Errors
 /// The first call that fails; the draft is then of no use.
 pub fn edit(draft: &mut Draft, entries: &[Entry]) -> Result<(), Fault> {
+    draft.reads_configuration = true;
     for entry in entries {
         methods::run_edit(draft, &entry.method, entry.params.clone(), true).map_err(|error| {
             let mut path = entry.path.clone();
@@ -165,7 +166,12 @@ pub fn edit(draft: &mut Draft, entries: &[Entry]) -> Result<(), Fault> {
             Fault { path, error: RpcError { message, ..error } }
         })?;
     }
-    Ok(())
+    methods::all_reached(draft).map_err(|(options, error)| {
+        let culprit = entries.iter().find(|entry| {
+            entry.params["name"] == options.name.as_str() && entry.method == "bdev_nvme_attach_controller"
+        });
+        Fault { path: culprit.map_or_else(Vec::new, |entry| entry.path.clone()), error }
+    })
 }
 
 /// Makes the calls and serves the result.

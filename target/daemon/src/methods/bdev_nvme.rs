@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sledge_bdev::nvme::options::{AttachOptions, Multipath, Transport};
+use sledge_bdev::nvme::options::{AttachOptions, Multipath, NvmeOptions, Transport};
 use sledge_bdev::nvme::report::QueueCounts;
-use sledge_bdev::nvme::{NvmeDevice, NvmeError};
+use sledge_bdev::nvme::{Deferred, NvmeDevice, NvmeError};
 use sledge_bdev::{BlockDevice, Registry};
 use sledge_nvme::fabrics::Nqn;
 
@@ -176,14 +176,47 @@ pub(super) fn attach(draft: &mut Draft, params: Attach) -> Result<Value, RpcErro
     )?;
     wanted.policy = options::policy(settings.policy, params.multipath_opts.as_ref())?;
 
+    attach_path(draft, wanted, settings)
+}
+
+fn attach_path(draft: &mut Draft, wanted: AttachOptions, settings: NvmeOptions) -> Result<Value, RpcError> {
     let controllers = draft.model.nvme.controllers.clone();
-    let attached = wait_for(controllers.attach(wanted, &settings)).map_err(nvme_error)?;
+    let attached = match wait_for(controllers.attach(wanted.clone(), &settings)) {
+        Ok(attached) => attached,
+        // Whether another path of its controller works is seen when all of the configuration was read.
+        Err(error) if draft.reads_configuration && error.is_unreachable() => {
+            controllers.defer(Deferred { options: wanted.clone(), settings, reason: error.to_string() });
+            draft.undo_by(move || controllers.forget_deferred(&wanted));
+            return Ok(json!([]));
+        }
+        Err(error) => return Err(nvme_error(error)),
+    };
     let (made, names) = (attached.made.clone(), attached.names.clone());
     draft.undo_by(move || controllers.undo_attach(&attached));
     for device in made {
         draft.add_device(device).map_err(device_error)?;
     }
     Ok(json!(names))
+}
+
+/// Attaches a path that could not be reached before.
+pub(crate) fn attach_deferred(draft: &mut Draft, deferred: Deferred) -> Result<(), RpcError> {
+    let controllers = draft.model.nvme.controllers.clone();
+    let options = deferred.options.clone();
+    attach_path(draft, deferred.options, deferred.settings)?;
+    draft.afterwards(move || controllers.forget_deferred(&options));
+    Ok(())
+}
+
+/// Checks that each controller of a configuration has a path that works.
+pub(crate) fn all_reached(draft: &Draft) -> Result<(), (AttachOptions, RpcError)> {
+    match draft.model.nvme.controllers.unreached() {
+        None => Ok(()),
+        Some(deferred) => {
+            let reason = format!("{}: {}", deferred.options.transport, deferred.reason);
+            Err((deferred.options, RpcError::errno(107, "Transport endpoint is not connected", reason)))
+        }
+    }
 }
 
 fn pci_address(text: &str) -> Result<String, RpcError> {

@@ -95,6 +95,8 @@ pub struct Draft {
     pub model: Model,
     /// The claims that go with it.
     pub claims: Claims,
+    /// It is made by a whole configuration, not by one call.
+    pub reads_configuration: bool,
     serves: bool,
     effects: Vec<Effect>,
     undo: Vec<Undo>,
@@ -115,7 +117,14 @@ impl Model {
 
     /// A copy to change. There must be one at a time.
     pub fn draft(&self, claims: Claims) -> Draft {
-        Draft { model: self.clone(), claims, serves: false, effects: Vec::new(), undo: Vec::new() }
+        Draft {
+            model: self.clone(),
+            claims,
+            reads_configuration: false,
+            serves: false,
+            effects: Vec::new(),
+            undo: Vec::new(),
+        }
     }
 
     /// A subsystem by its NQN.

@@ -199,3 +199,106 @@ fn refusals_leave_nothing_behind() {
     assert_eq!(send(0x01, 0, "h2c", 0).unwrap_err().0, -32602);
     drop(back);
 }
+
+// Without it: hosts would get errors when the target behind the one that they use is started anew, or hang for ever when
+// it stays away.
+#[test]
+fn a_target_that_is_killed_and_returns_is_waited_for() {
+    let file = |target: &Target| {
+        let path = target.folder.path().join("disk.img");
+        let uuid = "6f1d2a34-58c1-4a8b-9d11-3c2f00000001";
+        let params = json!({"name": "F", "filename": path, "block_size": BLOCK, "create_bytes": 1 << 20, "uuid": uuid});
+        vec![("bdev_uring_create", params)]
+    };
+    let (mut back, address) = serving(file, "F");
+    let saved = back.call("save_config", json!({})).unwrap();
+    let mut front = Target::start(&["--empty"]);
+    let mut short = path(address);
+    short["fast_io_fail_timeout_sec"] = json!(2);
+    front.call("bdev_nvme_attach_controller", short).unwrap();
+    let served = serve(&mut front, "Nvme0n1");
+    let (written, wait) = std::sync::mpsc::channel();
+    let (killed, go_on) = std::sync::mpsc::channel();
+    let host = move || async move {
+        let controller = connect(served).await;
+        let mut queue = QueuePair::open(&controller, 1).await.unwrap();
+        assert!(run(&mut queue, filled(8, 1)).await.is_success());
+        written.send(()).unwrap();
+        while go_on.try_recv().is_err() {
+            sledge_reactor::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        // It is away: what comes waits, and is then to be tried again.
+        let mut refused = 0;
+        loop {
+            let status = run(&mut queue, filled(8, 2)).await;
+            if status.is_success() {
+                break;
+            }
+            assert!(
+                status.is(sledge_nvme::Status::INTERNAL_PATH_ERROR) && !status.is_do_not_retry(),
+                "{status}"
+            );
+            if refused == 0 {
+                written.send(()).unwrap();
+            }
+            refused += 1;
+            sledge_reactor::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(refused > 0);
+        let compare = IoCommand::new(3, Operation::Compare, 8, 8).with(filled(8, 2));
+        assert!(run(&mut queue, compare).await.is_success());
+    };
+    let ((), back) = beside(host, || {
+        wait.recv_timeout(crate::support::PATIENCE).unwrap();
+        back.process.kill().unwrap();
+        back.wait();
+        killed.send(()).unwrap();
+        wait.recv_timeout(crate::support::PATIENCE).unwrap();
+        assert_eq!(
+            front.call("bdev_nvme_get_controllers", json!({})).unwrap()[0]["ctrlrs"][0]["state"],
+            "reconnecting"
+        );
+        let folder = std::mem::replace(&mut back.folder, tempfile::tempdir().unwrap());
+        std::fs::write(folder.path().join("a.json"), saved.to_string()).unwrap();
+        Target::start_in(folder, &["-c", "a.json"])
+    });
+    drop(back);
+}
+
+// Without it: a target whose disk has two paths would not start while one of them is down; or would start without any.
+#[test]
+fn one_path_is_enough_to_start() {
+    let (mut back, address) = serving(malloc, "M");
+    let other = free_port();
+    let second = json!({"trtype": "TCP", "traddr": "127.0.0.1", "trsvcid": other.to_string()});
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, other));
+    let call = |params: Value| json!({"method": "bdev_nvme_attach_controller", "params": params});
+    let text = |calls: Value| json!({"subsystems": [{"subsystem": "bdev", "config": calls}]}).to_string();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("none.json"), text(json!([call(path(at))]))).unwrap();
+    let output = crate::support::program(folder.path()).args(["-c", "none.json"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("none.json:1:"), "{said}");
+
+    std::fs::write(folder.path().join("a.json"), text(json!([call(path(at)), call(path(address))]))).unwrap();
+    let mut front = Target::start_in(folder, &["-c", "a.json"]);
+    let states = |front: &mut Target| -> Vec<String> {
+        let all = front.call("bdev_nvme_get_controllers", json!({})).unwrap();
+        let paths = all[0]["ctrlrs"].as_array().unwrap();
+        paths.iter().map(|path| path["state"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(states(&mut front), ["enabled", "connecting"]);
+    assert_eq!(
+        front.call("save_config", json!({})).unwrap()["subsystems"][0]["config"].as_array().unwrap().len(),
+        2
+    );
+    back.call("nvmf_subsystem_add_listener", json!({"nqn": NQN, "listen_address": second})).unwrap();
+    eventually("the second path is attached", || states(&mut front) == ["enabled", "enabled"]);
+    let paths = front.call("bdev_nvme_get_io_paths", json!({"name": "Nvme0n1"})).unwrap();
+    assert_eq!(paths["poll_groups"][0]["io_paths"].as_array().unwrap().len(), 2);
+    // One of two goes; the device stays.
+    let one = json!({"name": "Nvme0", "trtype": "TCP", "traddr": "127.0.0.1", "trsvcid": other.to_string()});
+    front.call("bdev_nvme_detach_controller", one).unwrap();
+    assert_eq!(states(&mut front), ["enabled"]);
+    assert!(front.call("bdev_get_bdevs", json!({"name": "Nvme0n1"})).is_ok());
+}
