@@ -4,6 +4,7 @@
 mod bring_up;
 mod escalation;
 mod events;
+mod random;
 mod removal;
 mod reset;
 mod rig;

@@ -20,7 +20,8 @@ fn io_waits_for_a_device_that_returns() {
         let loads: Vec<_> = (0..2)
             .map(|index| {
                 let (controller, stop) = (rig.controller.clone(), stop.clone());
-                peers()[index].spawn(move || load(controller, index as u64 * 100, stop))
+                peers()[index]
+                    .spawn(move || load(controller, index as u64 * 100, Duration::from_micros(50), stop))
             })
             .collect();
         for _ in 0..4 {

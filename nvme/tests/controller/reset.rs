@@ -22,7 +22,8 @@ fn io_goes_on_through_resets() {
             let loads: Vec<_> = (0..3)
                 .map(|index| {
                     let (controller, stop) = (rig.controller.clone(), stop.clone());
-                    peers()[index].spawn(move || load(controller, index as u64 * 100, stop))
+                    peers()[index]
+                        .spawn(move || load(controller, index as u64 * 100, Duration::from_micros(50), stop))
                 })
                 .collect();
             for _ in 0..resets {

@@ -10,7 +10,7 @@ use sledge_nvme::model::{Model, ModelOptions};
 use sledge_nvme::opcode::Nvm;
 use sledge_nvme::{Command, Status};
 use sledge_reactor::memory::allocate;
-use sledge_reactor::sim::Simulation;
+use sledge_reactor::sim::{Simulation, SimulationConfig};
 use sledge_reactor::{JoinHandle, Segments, current, peers, sleep, spawn_local};
 
 /// Bytes of a block in most tests.
@@ -18,7 +18,17 @@ pub const BLOCK: usize = 512;
 
 /// Runs a test on the first of so many simulated reactors.
 pub fn on_reactors<Fut: Future<Output = ()> + 'static>(reactors: usize, test: impl FnOnce() -> Fut) {
-    let mut simulation = Simulation::new(11);
+    on_seeded_reactors(11, reactors, test);
+}
+
+/// The same, with a seed that decides which reactor runs when.
+pub fn on_seeded_reactors<Fut>(seed: u64, reactors: usize, test: impl FnOnce() -> Fut)
+where
+    Fut: Future<Output = ()> + 'static,
+{
+    // What waits for a device polls; most of what is waited for here takes seconds.
+    let config = SimulationConfig { longest_idle_poll: Duration::from_millis(2), ..Default::default() };
+    let mut simulation = Simulation::with_config(seed, config);
     let node = simulation.add_node("node", reactors);
     simulation.block_on(node, test).unwrap();
 }
@@ -96,8 +106,12 @@ pub fn options() -> ControllerOptions {
 
 /// Data whose blocks tell which they are.
 pub fn pattern(tag: u8, slba: u64, blocks: usize) -> Vec<u8> {
-    let first = slba as usize * BLOCK;
-    (first..first + blocks * BLOCK).map(|at| tag ^ (at / BLOCK) as u8 ^ (at % 251) as u8).collect()
+    let mut bytes = Vec::with_capacity(blocks * BLOCK);
+    for lba in slba..slba + blocks as u64 {
+        bytes.extend_from_slice(&lba.to_le_bytes());
+        bytes.resize(bytes.len() + BLOCK - 8, tag ^ lba as u8);
+    }
+    bytes
 }
 
 pub fn data(bytes: &[u8]) -> Segments {
@@ -160,8 +174,8 @@ pub async fn works(channel: &mut dyn Channel, tag: u8) {
 }
 
 /// Keeps a reactor's channel busy with writes and reads that overlap nobody's, until it is told to stop; each is to
-/// succeed and every read to find what was written. Returns how many there were.
-pub fn load(controller: Controller, first: u64, stop: Arc<Mutex<bool>>) -> JoinHandle<u64> {
+/// succeed and every read to find what was written; `pause` after each 20. Returns how many there were.
+pub fn load(controller: Controller, first: u64, pause: Duration, stop: Arc<Mutex<bool>>) -> JoinHandle<u64> {
     spawn_local(async move {
         let mut channel = controller.open_channel(1).unwrap();
         let mut count = 0;
@@ -181,6 +195,7 @@ pub fn load(controller: Controller, first: u64, stop: Arc<Mutex<bool>>) -> JoinH
                 assert!(bytes_of(&done.data) == pattern(tag, first + done.token * 10, 10));
             }
             count += 20;
+            sleep(pause).await;
         }
         count
     })
