@@ -517,6 +517,10 @@ impl Keeper {
 
     /// Gives all memory of the control path back, and lets go of the function. The queues have let go of theirs.
     fn let_go(&self) {
+        if let Ok(function) = self.function() {
+            // It does no DMA already, or is gone; whoever opens it next is not surprised by what it was told before.
+            let _ = function.set_bus_master(false);
+        }
         self.admin.release();
         self.shadows.take();
         self.function.take();
