@@ -11,6 +11,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use host_support::*;
+use sledge_bdev::BlockDevice;
+use sledge_bdev::nvme::Controllers;
+use sledge_bdev::nvme::options::{AttachOptions, NvmeOptions, Transport};
 use sledge_nvme::io::{Channel, IoCommand, IoCompletion, Operation, Submitted};
 use sledge_nvmf::host::{Controller, QueuePair};
 use sledge_nvmf::target::{Target, TransportOptions};
@@ -61,7 +64,7 @@ const IOS_PER_ALLOCATION: u64 = 20;
 
 /// Keeps a queue pair full with reads and writes of one size, and counts.
 struct Load {
-    pair: QueuePair,
+    pair: Box<dyn Channel>,
     bytes: usize,
     done: Vec<IoCompletion>,
     idle: Vec<(u64, Segments)>,
@@ -91,11 +94,32 @@ impl Poller for Load {
     }
 }
 
-async fn measure(address: SocketAddr, bytes: usize, counted: u64, digests: bool) -> u64 {
+/// By which way the namespace is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Queue,
+    QueueWithDigests,
+    /// Through an NVMe device, which chooses a path for each I/O.
+    Device,
+}
+
+async fn measure(address: SocketAddr, bytes: usize, counted: u64, way: Way) -> u64 {
     let mut options = options(address);
+    let digests = way == Way::QueueWithDigests;
     (options.header_digest, options.data_digest) = (digests, digests);
-    let controller = Controller::connect(options).await.unwrap();
-    let pair = QueuePair::open(&controller, 1).await.unwrap();
+    let (mut controller, controllers) = (None, Controllers::new());
+    let pair: Box<dyn Channel> = if way == Way::Device {
+        controllers.start(peers());
+        let transport = Transport::Tcp { address, subsystem: options.subsystem };
+        let wanted = AttachOptions::new("Nvme0", transport);
+        let attached = controllers.attach(wanted, &NvmeOptions::default()).await.unwrap();
+        attached.made[0].open_channel().unwrap()
+    } else {
+        let connected = Controller::connect(options).await.unwrap();
+        let pair = QueuePair::open(&connected, 1).await.unwrap();
+        controller = Some(connected);
+        Box::new(pair)
+    };
     let idle = (0..16).map(|token| (token, Segments::from(allocate(bytes).unwrap()))).collect();
     let ended = Rc::new(Cell::new(0));
     let load = Load { pair, bytes, done: Vec::with_capacity(64), idle, ended: ended.clone() };
@@ -111,6 +135,7 @@ async fn measure(address: SocketAddr, bytes: usize, counted: u64, digests: bool)
     let allocations = ALLOCATIONS.get() - before;
     drop(poller);
     drop(controller);
+    controllers.shut_down().await;
     allocations
 }
 
@@ -132,14 +157,16 @@ fn reads_and_writes_do_not_allocate() {
         let device = device();
         target.apply(definition(&target, &device, address, TransportOptions::default())).await.unwrap();
         let results = RefCell::new(BTreeMap::new());
-        for ((bytes, counted), digests) in LOADS.into_iter().flat_map(|load| [(load, false), (load, true)]) {
-            let allocations = measure(address, bytes, counted, digests).await;
-            results.borrow_mut().insert((bytes, digests), (allocations, counted));
+        for (bytes, counted) in LOADS {
+            for way in [Way::Queue, Way::QueueWithDigests, Way::Device] {
+                let allocations = measure(address, bytes, counted, way).await;
+                results.borrow_mut().insert((bytes, way), (allocations, counted));
+            }
         }
         results.into_inner()
     });
     let results = results.wait_blocking().unwrap();
     reactors.stop();
     let few = results.values().all(|(allocations, ios)| allocations * IOS_PER_ALLOCATION <= *ios);
-    assert!(few, "(bytes, digests): (allocations, I/Os): {results:?}");
+    assert!(few, "(bytes, way): (allocations, I/Os): {results:?}");
 }

@@ -166,12 +166,11 @@ pub fn edit(draft: &mut Draft, entries: &[Entry]) -> Result<(), Fault> {
             Fault { path, error: RpcError { message, ..error } }
         })?;
     }
-    methods::all_reached(draft).map_err(|(options, error)| {
-        let culprit = entries.iter().find(|entry| {
-            entry.params["name"] == options.name.as_str() && entry.method == "bdev_nvme_attach_controller"
-        });
-        Fault { path: culprit.map_or_else(Vec::new, |entry| entry.path.clone()), error }
-    })
+    let Some((name, error)) = methods::unreached(draft) else { return Ok(()) };
+    let culprit = entries
+        .iter()
+        .find(|entry| entry.params["name"] == name.as_str() && entry.method == "bdev_nvme_attach_controller");
+    Err(Fault { path: culprit.map_or_else(Vec::new, |entry| entry.path.clone()), error })
 }
 
 /// Makes the calls and serves the result.

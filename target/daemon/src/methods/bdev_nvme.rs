@@ -208,15 +208,11 @@ pub(crate) fn attach_deferred(draft: &mut Draft, deferred: Deferred) -> Result<(
     Ok(())
 }
 
-/// Checks that each controller of a configuration has a path that works.
-pub(crate) fn all_reached(draft: &Draft) -> Result<(), (AttachOptions, RpcError)> {
-    match draft.model.nvme.controllers.unreached() {
-        None => Ok(()),
-        Some(deferred) => {
-            let reason = format!("{}: {}", deferred.options.transport, deferred.reason);
-            Err((deferred.options, RpcError::errno(107, "Transport endpoint is not connected", reason)))
-        }
-    }
+/// The name of a controller of a configuration that has no path that works, and why.
+pub(crate) fn unreached(draft: &Draft) -> Option<(String, RpcError)> {
+    let deferred = draft.model.nvme.controllers.unreached()?;
+    let reason = format!("{}: {}", deferred.options.transport, deferred.reason);
+    Some((deferred.options.name, RpcError::errno(107, "Transport endpoint is not connected", reason)))
 }
 
 fn pci_address(text: &str) -> Result<String, RpcError> {

@@ -40,7 +40,7 @@ use crate::daemon::Daemon;
 use crate::model::Draft;
 use crate::rpc::error::RpcError;
 
-pub(crate) use bdev_nvme::{all_reached, attach_call, attach_deferred};
+pub(crate) use bdev_nvme::{attach_call, attach_deferred, unreached};
 pub(crate) use nvmf_listener::ana_word;
 pub(crate) use nvmf_subsystem::hex;
 pub(crate) use wait::wait_for;
