@@ -38,7 +38,8 @@ fn an_overdue_command_is_aborted_and_tried_again() {
 #[test]
 fn a_queue_whose_command_can_not_be_aborted_is_made_again() {
     for seed in 0..10 {
-        let kind = ModelOptions { shadow_doorbells: seed % 2 == 0, ..ModelOptions::default() };
+        let (shadow_doorbells, max_io_queues) = (seed % 2 == 0, [64, 2][seed as usize % 3 / 2]);
+        let kind = ModelOptions { shadow_doorbells, max_io_queues, ..ModelOptions::default() };
         let mut rig = Rig::new(seed, 3, kind);
         let short = ControllerOptions { io_timeout: Duration::from_millis(80), ..options() };
         let controller = rig.attach(short).unwrap();
@@ -71,7 +72,8 @@ fn a_queue_whose_command_can_not_be_aborted_is_made_again() {
 #[test]
 fn a_reset_may_come_in_the_middle_of_a_deletion() {
     for seed in 0..8 {
-        let mut rig = Rig::new(seed, 3, ModelOptions::default());
+        let kind = ModelOptions { max_io_queues: 2 + seed as u16 % 2, ..ModelOptions::default() };
+        let mut rig = Rig::new(seed, 3, kind);
         let short = ControllerOptions { io_timeout: Duration::from_millis(80), ..options() };
         let controller = rig.attach(short).unwrap();
         rig.slow_model();

@@ -14,8 +14,10 @@ use crate::rig::{Rig, listen, options, write};
 // hold on to the function that is gone.
 #[test]
 fn commands_wait_for_a_device_that_was_pulled() {
-    for seed in 0..15 {
-        let mut rig = Rig::new(seed, 3, ModelOptions::default());
+    for seed in 0..16 {
+        // Some reactors submit through others.
+        let kind = ModelOptions { max_io_queues: 1 + seed as u16 % 4, ..ModelOptions::default() };
+        let mut rig = Rig::new(seed, 3, kind);
         let controller = rig.attach(options()).unwrap();
         let heard = listen(&controller);
         let tally = Tally::start(&mut rig, &controller);
@@ -124,7 +126,8 @@ fn a_device_that_is_asked_for_is_shut_down_and_let_go_of() {
 #[test]
 fn whatever_comes_together_ends_settled() {
     for seed in 0..32 {
-        let mut rig = Rig::new(seed, 2, ModelOptions::default());
+        let kind = ModelOptions { max_io_queues: 1 + seed as u16 / 16, ..ModelOptions::default() };
+        let mut rig = Rig::new(seed, 2, kind);
         let controller = rig.attach(options()).unwrap();
         let tally = Tally::start(&mut rig, &controller);
         rig.run_for(1 + seed % 3);

@@ -22,6 +22,8 @@ fn io_survives_resets() {
     for seed in 0..80 {
         let kind = ModelOptions {
             shadow_doorbells: seed % 3 == 0,
+            // Fewer queues than reactors: some submit through others.
+            max_io_queues: [64, 1, 2][seed as usize % 3],
             disabling: if seed % 2 == 0 {
                 Readiness::AtOnce
             } else {
@@ -67,7 +69,8 @@ fn io_survives_resets() {
 #[test]
 fn a_fatal_controller_is_reset() {
     for seed in 0..4 {
-        let mut rig = Rig::new(seed, 2, ModelOptions::default());
+        let kind = ModelOptions { max_io_queues: 1 + seed as u16 % 2, ..ModelOptions::default() };
+        let mut rig = Rig::new(seed, 2, kind);
         let controller = rig.attach(options()).unwrap();
         let tally = Tally::start(&mut rig, &controller);
         for _ in 0..3 {
@@ -85,7 +88,7 @@ fn a_fatal_controller_is_reset() {
 // Deleting this lets a controller that does not come back be tried for ever, or leave commands without an answer.
 #[test]
 fn a_controller_that_does_not_come_back_is_failed_and_may_be_reset_later() {
-    let kind = ModelOptions { timeout_500ms: 1, ..ModelOptions::default() };
+    let kind = ModelOptions { timeout_500ms: 1, max_io_queues: 1, ..ModelOptions::default() };
     let mut rig = Rig::new(1, 2, kind);
     let controller = rig.attach(options()).unwrap();
     let heard = listen(&controller);
@@ -212,7 +215,8 @@ impl Function for Stubborn {
 #[test]
 fn what_nothing_can_stop_keeps_its_memory_for_ever() {
     for detach in [false, true] {
-        let kind = ModelOptions { timeout_500ms: 1, ..ModelOptions::default() };
+        let max_io_queues = 2 - u16::from(detach);
+        let kind = ModelOptions { timeout_500ms: 1, max_io_queues, ..ModelOptions::default() };
         let mut rig = Rig::new(1, 2, kind);
         let function = Arc::new(Stubborn { model: rig.model.clone(), stubborn: AtomicBool::new(true) });
         let handles = rig.sim.handles(rig.node);
