@@ -7,7 +7,7 @@ use sledge_nvme::driver::{ControllerEvent, State};
 use sledge_nvme::io::{Channel, IoCompletion};
 use sledge_nvme::model::ModelOptions;
 use sledge_nvme::opcode::Admin;
-use sledge_reactor::{now, sleep, spawn_local};
+use sledge_reactor::{now, peers, sleep, spawn_local};
 
 use crate::rig::{Rig, collect, is_io, on_reactors, pattern, read, run, submit, works, write};
 
@@ -197,6 +197,41 @@ fn failures_are_tried_again_or_told() {
         assert!(status.is(Status::NAMESPACE_NOT_READY));
         rig.model.fail_none();
         works(&mut *channel, 2).await;
+        rig.end().await;
+    });
+}
+
+// Deleting this lets a stalled command of a reactor that has no queue of its own wait for ever, or be answered to the
+// reactor whose queue it is.
+#[test]
+fn borrowed_queues_are_watched_too() {
+    on_reactors(3, || async {
+        let rig = Rig::new(ModelOptions { max_io_queues: 1, ..Default::default() }).await;
+        assert_eq!(rig.model.io_queues(), [1]);
+        let mut stalled = 0;
+        rig.model.ignore_aborts(true);
+        rig.model.hold(move |queue, command| {
+            stalled += u32::from(is_io(queue, command));
+            is_io(queue, command) && stalled <= 3
+        });
+        let writes: Vec<_> = peers()
+            .into_iter()
+            .zip(0..)
+            .map(|(peer, index)| {
+                let controller = rig.controller.clone();
+                peer.spawn(move || async move {
+                    let mut channel = controller.open_channel(1).unwrap();
+                    let done = run(&mut *channel, write(index, 9, index * 8, 8)).await;
+                    (done.token, done.status, channel.outstanding())
+                })
+            })
+            .collect();
+        for (written, index) in writes.into_iter().zip(0..) {
+            assert_eq!(written.await.unwrap(), (index, Status::SUCCESS, 0));
+        }
+        let found = run(&mut *rig.channel(), read(8, 0, 24)).await;
+        assert!(crate::rig::bytes_of(&found.data) == pattern(9, 0, 24));
+        assert_eq!(rig.controller.statistics().queue_deletions, 1);
         rig.end().await;
     });
 }

@@ -1,4 +1,4 @@
-//! Everything at once: I/O on two reactors while the device stalls, fails, resets, dies, goes and comes back.
+//! Everything at once: I/O on three reactors, some without a queue of their own, while the device stalls, fails, resets, dies, goes and comes back.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -97,9 +97,10 @@ proptest! {
     fn io_survives_all_that_passes(
         troubles in prop::collection::vec(trouble(), 1..12),
         shadow_doorbells in any::<bool>(),
+        max_io_queues in 1..4u16,
         seed in any::<u64>(),
     ) {
-        on_seeded_reactors(seed, 2, move || async move {
+        on_seeded_reactors(seed, 3, move || async move {
             let patient = ControllerOptions {
                 retry_count: 255,
                 max_resets: 100,
@@ -107,11 +108,11 @@ proptest! {
                 reset_delay: Duration::from_millis(50),
                 ..options()
             };
-            let model = Model::new(ModelOptions { shadow_doorbells, timeout_500ms: 4, ..Default::default() });
-            let rig = Rig::with(model, patient).await.unwrap();
+            let model = ModelOptions { shadow_doorbells, max_io_queues, timeout_500ms: 4, ..Default::default() };
+            let rig = Rig::with(Model::new(model), patient).await.unwrap();
             rig.model.reorder(Some(seed));
             let stop = Arc::new(Mutex::new(false));
-            let loads: Vec<_> = (0..2)
+            let loads: Vec<_> = (0..3)
                 .map(|index| {
                     let (controller, stop) = (rig.controller.clone(), stop.clone());
                     peers()[index].spawn(move || load(controller, index as u64 * 100, Duration::from_millis(10), stop))

@@ -14,8 +14,15 @@ use crate::rig::{Rig, check, collect, is_io, load, on_reactors, read, run, submi
 // Deleting this lets I/O be lost, or answered twice, when a device goes and comes back under load.
 #[test]
 fn io_waits_for_a_device_that_returns() {
-    on_reactors(2, || async {
-        let rig = Rig::new(ModelOptions::default()).await;
+    // With a queue for each reactor, and with one for both.
+    for max_io_queues in [64, 1] {
+        io_waits(max_io_queues);
+    }
+}
+
+fn io_waits(max_io_queues: u16) {
+    on_reactors(2, move || async move {
+        let rig = Rig::new(ModelOptions { max_io_queues, ..Default::default() }).await;
         let stop = Arc::new(Mutex::new(false));
         let loads: Vec<_> = (0..2)
             .map(|index| {
