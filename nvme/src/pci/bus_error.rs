@@ -128,8 +128,9 @@ fn replace(address: usize) -> bool {
         entry.gone.store(true, Ordering::Release);
         // SAFETY: `errno` of this thread; the interrupted code may be about to read it.
         let errno = unsafe { *libc::__errno_location() };
-        // SAFETY: the range is a window's, mapped by us and in use by the access that was interrupted, so it can't be
-        // unmapped now; anonymous memory takes its place at once, without a moment in which nothing is there.
+        // SAFETY: the range is a window's, mapped by us and in use by the access that was interrupted, or by the window
+        // that gives up, so it can't be unmapped now; anonymous memory takes its place at once, without a moment in which
+        // nothing is there.
         let mapped = unsafe {
             libc::mmap(
                 std::ptr::without_provenance_mut(start),
