@@ -11,6 +11,7 @@ mod address_space;
 mod arena;
 mod binding;
 mod bus_error;
+mod closing;
 mod config_space;
 mod device;
 #[cfg(feature = "dpdk")]
@@ -139,5 +140,5 @@ pub fn open_on(
         #[cfg(not(feature = "dpdk"))]
         EnvironmentKind::Dpdk => return Err(OpenError::NoDpdk),
     };
-    Ok(Arc::new(function))
+    Ok(Arc::new(closing::Closing::new(function)))
 }
