@@ -8,3 +8,4 @@ mod random;
 mod removal;
 mod reset;
 mod rig;
+mod threads;
