@@ -5,11 +5,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 /// Register offsets and bits: PCI Local Bus Specification 3.0, 6.2.
-const VENDOR: u64 = 0;
 const COMMAND: u64 = 4;
 const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_BUS_MASTER: u16 = 1 << 2;
 const COMMAND_NO_INTERRUPTS: u16 = 1 << 10;
+/// Sub-class and class. VFIO answers for vendor and device by itself, also when the function is gone.
+const CLASS: u64 = 10;
 
 /// Configuration space as bytes of a file.
 pub(super) struct ConfigSpace {
@@ -39,7 +40,7 @@ impl ConfigSpace {
 
     /// Whether the function answers at all.
     pub(super) fn answers(&self) -> bool {
-        self.read(VENDOR).is_ok_and(|vendor| vendor != u16::MAX)
+        self.read(CLASS).is_ok_and(|class| class != u16::MAX)
     }
 
     fn change_command(&self, set: u16, clear: u16) -> io::Result<()> {
@@ -71,7 +72,7 @@ mod tests {
     fn the_command_register_changes_by_bits() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[0; 256], 0).unwrap();
-        file.write_all_at(&[0x36, 0x1b, 0x10, 0x00, 0x00, 0x01], 64).unwrap();
+        file.write_all_at(&[0x36, 0x1b, 0x10, 0x00, 0x00, 0x01, 0, 0, 2, 2, 8, 1], 64).unwrap();
         let space = ConfigSpace::new(file.try_clone().unwrap(), 64);
         let command = || space.read(COMMAND).unwrap();
         space.enable_registers().unwrap();
@@ -81,7 +82,7 @@ mod tests {
         space.set_bus_master(false).unwrap();
         assert_eq!((command(), space.answers()), (0x0502, true));
         // A device that is gone reads as all ones, which must not be written back.
-        file.write_all_at(&[0xff; 8], 64).unwrap();
+        file.write_all_at(&[0xff; 64], 64).unwrap();
         assert!(!space.answers() && space.set_bus_master(true).is_err());
     }
 }
