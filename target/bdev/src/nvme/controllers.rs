@@ -317,7 +317,7 @@ impl Controllers {
                 continue;
             };
             if self.inner.opener.get().is_none()
-                && let Err(reason) = pcie::take_back(address, environment, &path.about().serial_number)
+                && let Err(reason) = pcie::take_back(address, environment, &path.about().serial_number, link)
             {
                 tracing::debug!(address, reason, "a drive is not back yet");
                 continue;

@@ -4,7 +4,9 @@
 //! what happens to it is followed. Invariant: a drive whose driver is not live has no route that I/O takes. Called by
 //! [`super::controllers`] and by the driver's events, on the owner's reactor.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -34,11 +36,26 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
 /// A drive.
 pub(crate) struct PcieLink {
     pub(crate) drive: Drive,
+    /// Number of its folder in sysfs: one that was taken out and put in again has another.
+    folder: AtomicU64,
 }
 
-/// Gives a drive that has come back to the environment's kernel driver, if the kernel's own has it, and it is the one
-/// with this serial number. Blocks.
-pub(crate) fn take_back(address: &str, environment: &str, serial: &str) -> Result<(), String> {
+fn folder_of(address: &str) -> u64 {
+    std::fs::metadata(Path::new("/sys/bus/pci/devices").join(address)).map_or(0, |found| found.ino())
+}
+
+/// Gives a drive that was put in again to the environment's kernel driver, if the kernel's own has it, and it is the one
+/// with this serial number. One that was not taken out, but given to another driver, is left to whoever did that. Blocks.
+///
+/// # Errors
+/// Why it is not ours.
+pub(crate) fn take_back(
+    address: &str,
+    environment: &str,
+    serial: &str,
+    link: &PcieLink,
+) -> Result<(), String> {
+    let again = folder_of(address) != link.folder.load(Ordering::Relaxed);
     let address: PciAddress = address.parse().map_err(|error| format!("{error}"))?;
     let kind: EnvironmentKind = environment.parse().map_err(|error| format!("{error}"))?;
     let folder = Path::new("/sys/bus/pci/devices").join(address.to_string());
@@ -46,6 +63,9 @@ pub(crate) fn take_back(address: &str, environment: &str, serial: &str) -> Resul
     let driver = driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
     if driver == Some(kind.driver()) {
         return Ok(());
+    }
+    if !again {
+        return Err("the system has taken it; `sledge setup bind` gives it back".to_owned());
     }
     let controllers = std::fs::read_dir(folder.join("nvme")).map_err(|error| format!("{error}"))?;
     let serials =
@@ -101,7 +121,8 @@ pub(crate) async fn connect(
         .await
         .map_err(|source| NvmeError::Drive { to: options.transport.to_string(), source })?;
     let look = look(&drive);
-    let link = Link::Pcie(PcieLink { drive });
+    let folder = AtomicU64::new(folder_of(&drive.address()));
+    let link = Link::Pcie(PcieLink { drive, folder });
     let path = NvmePath::new(number, options, settings, owner, link, look.about.clone());
     Ok(Connected { path: Arc::new(path), look })
 }
@@ -214,7 +235,9 @@ impl PcieLink {
         path: &NvmePath,
         function: Arc<dyn Function>,
     ) -> Result<(), NvmeError> {
-        self.drive.replace(function).await.map_err(|source| failed(path, source))
+        self.drive.replace(function).await.map_err(|source| failed(path, source))?;
+        self.folder.store(folder_of(&self.drive.address()), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the drive was taken out.
