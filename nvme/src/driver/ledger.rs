@@ -188,7 +188,7 @@ impl Ledger {
             return;
         };
         request.in_flight -= 1;
-        if status.is_success() && request.extra == NO_EXTRA {
+        if status.is_success() && request.extra == NO_EXTRA && part.role == Role::Single {
             if request.is_over() {
                 self.finish(part.request, out);
             }
@@ -211,7 +211,7 @@ impl Ledger {
         }
         let retry_count = self.retry_count;
         let Some(request) = self.requests.get_mut(part.request) else { return };
-        if status.is_success() {
+        if status.is_success() && part.role == Role::Single {
             return;
         }
         let tries_left =
@@ -228,7 +228,8 @@ impl Ledger {
         let consequence = [Status::ABORTED_FAILED_FUSED, Status::ABORTED_MISSING_FUSED]
             .iter()
             .any(|known| status.is(*known));
-        if request.status.is_success() || part.role == Role::FusedCompare && !consequence {
+        let reason = request.status.is_success() || part.role == Role::FusedCompare && !consequence;
+        if !status.is_success() && reason {
             request.status = status;
         }
         // Taken back, it may have been done: compared once more, it would fail against its own write.
@@ -423,5 +424,59 @@ impl Ledger {
     /// The numbers of requests that are as `wanted`. Allocates: for what is rare.
     fn numbers(&self, wanted: impl Fn(&Request) -> bool) -> Vec<u32> {
         self.requests.iter().filter(|(_, request)| wanted(request)).map(|(index, _)| index).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros;
+
+    use super::*;
+    use crate::identify::{ControllerData, NamespaceData};
+
+    /// A ledger with one fused pair on the device, and its two parts.
+    fn with_pair() -> (Ledger, u32, [Part; 2]) {
+        let mut ledger = Ledger::new(8, 2, [Duration::ZERO; 3]);
+        let shape = NamespaceShape::new(1, &ControllerData::new_zeroed(), None, &NamespaceData::new(100, 9));
+        let Ok(shape) = shape else { unreachable!("a plain namespace is served") };
+        let Some(channel) = ledger.open(Arc::new(shape)) else { unreachable!("the first channel") };
+        let io = IoCommand::new(7, Operation::CompareAndWrite, 3, 1);
+        let compare = Part { role: Role::FusedCompare, ..Part::whole(&io, 0) };
+        let Ok(0) = ledger.accept(channel, io, Instant::default()) else { unreachable!("the first request") };
+        if let Some(request) = ledger.requests.get_mut(0) {
+            (request.issued, request.in_flight) = (1, 2);
+        }
+        (ledger, channel, [compare, Part { role: Role::FusedWrite, ..compare }])
+    }
+
+    // Deleting this lets a miscompare be reported as the abort of the write that followed from it, when the controller
+    // completes the write first.
+    #[test]
+    fn a_pair_is_answered_with_what_befell_the_compare() {
+        for order in [[0, 1], [1, 0]] {
+            let (mut ledger, channel, parts) = with_pair();
+            for index in order {
+                let status = [Status::COMPARE_FAILURE, Status::ABORTED_FAILED_FUSED][index];
+                let answer = Completion::new(0, status);
+                ledger.part_ended(parts[index], &answer, Cause::Device, Instant::default(), &mut None);
+            }
+            let done = ledger.channels.get(channel).map(|channel| &channel.done);
+            let statuses: Vec<_> = done.into_iter().flatten().map(|done| (done.token, done.status)).collect();
+            assert_eq!(statuses, [(7, Status::COMPARE_FAILURE)], "{order:?}");
+        }
+    }
+
+    // Deleting this lets a pair be tried again while half of it is still on the device.
+    #[test]
+    fn a_pair_is_tried_again_as_one() {
+        let (mut ledger, channel, parts) = with_pair();
+        let compared = Completion::new(0, Status::SUCCESS);
+        let passing = Completion::new(0, Status::COMMAND_INTERRUPTED);
+        ledger.part_ended(parts[1], &passing, Cause::Device, Instant::default(), &mut None);
+        assert!(ledger.resume.is_empty());
+        ledger.part_ended(parts[0], &compared, Cause::Device, Instant::default(), &mut None);
+        let role = ledger.resume.front().map(|resume| resume.part.role);
+        assert!(ledger.channels.get(channel).is_some_and(|channel| channel.done.is_empty()));
+        assert_eq!((role, ledger.resume.len()), (Some(Role::FusedCompare), 1));
     }
 }
