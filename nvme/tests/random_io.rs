@@ -439,6 +439,10 @@ impl World {
         assert!(self.blocks.iter().all(|tags| tags.len() == 1), "everything was read");
         assert_eq!((self.queue.outstanding(), self.queue.statistics().accepted), (0, 0));
         assert!(!self.channel.needs_polling() && self.channel.outstanding() == 0);
+        // Zeroes and verification that the controller has no command for are cut by size alone.
+        if self.shape.max_zeroes_blocks > 0 && self.shape.max_verify_blocks > 0 {
+            assert_eq!(self.bench.model.statistics().boundary_crossings, 0);
+        }
         self.bench.check();
     }
 

@@ -65,6 +65,8 @@ pub struct ModelStatistics {
     pub admin_commands: BTreeMap<u8, u64>,
     /// I/O commands fetched, by opcode.
     pub io_commands: BTreeMap<u8, u64>,
+    /// Reads, writes and compares, other than of fused pairs, that cross an optimal I/O boundary (NOIOB).
+    pub boundary_crossings: u64,
     /// Completions posted to I/O queues.
     pub io_completions: u64,
     /// Times that CC.EN went from 0 to 1.

@@ -21,6 +21,7 @@ const INVALID_FIELD: Status = Status::INVALID_FIELD.do_not_retry();
 impl State {
     pub(super) fn run_io(&mut self, work: &Work) {
         let Some(second) = work.second else {
+            self.count_crossing(&work.command);
             let status = self.io(&work.command).err().unwrap_or(Status::SUCCESS);
             return self.complete(work.queue, &work.command, status, 0);
         };
@@ -31,6 +32,15 @@ impl State {
         };
         self.complete(work.queue, &work.command, first.err().unwrap_or(Status::SUCCESS), 0);
         self.complete(work.queue, &second, other.err().unwrap_or(Status::SUCCESS), 0);
+    }
+
+    fn count_crossing(&mut self, command: &Command) {
+        let media = self.media.get(&command.nsid.get());
+        let boundary = media.map_or(0, |media| u64::from(media.namespace.optimal_boundary));
+        let moves = matches!(Nvm::from_value(command.opcode), Some(Nvm::Read | Nvm::Write | Nvm::Compare));
+        if moves && boundary > 0 && command.slba() % boundary + u64::from(command.blocks()) > boundary {
+            self.statistics.boundary_crossings += 1;
+        }
     }
 
     /// Whether two commands are a Compare and Write (NVM 2.1.3).
