@@ -129,12 +129,15 @@ pub struct Engine {
     /// Reactors that submit through this one's queue pair.
     pub lanes: Slab<Lent>,
     pub state: QueueState,
+    /// Counts of queue pairs that are gone.
+    past: QueueStatistics,
 }
 
 impl Engine {
     pub fn new(device: Device, ledger: Ledger) -> Self {
         let lanes = Slab::new(MAX_LANES);
-        Self { device: Some(Leaky::new(device)), ledger, lanes, state: QueueState::Stopped }
+        let (state, past) = (QueueState::Stopped, QueueStatistics::default());
+        Self { device: Some(Leaky::new(device)), ledger, lanes, state, past }
     }
 
     /// Commands that the device has.
@@ -145,7 +148,9 @@ impl Engine {
 
     /// Counts of the queue pair, and of those before it.
     pub fn queue_statistics(&self) -> QueueStatistics {
-        self.device.as_ref().map_or(QueueStatistics::default(), |device| device.port.statistics())
+        let mut sum = self.past;
+        sum += self.device.as_ref().map_or(QueueStatistics::default(), |device| device.port.statistics());
+        sum
     }
 
     /// Slots for commands that could go to the device.
@@ -520,12 +525,14 @@ impl Engine {
             self.leak(Status::ABORTED_SQ_DELETION);
         }
         self.state = if self.state == QueueState::Running { QueueState::Stopped } else { self.state };
+        self.past = self.queue_statistics();
         self.device = None;
     }
 
     /// Leaves all that the device may reach behind, for ever, and answers what it has with `status`.
     pub fn leak(&mut self, status: Status) {
         self.state = if self.state == QueueState::Running { QueueState::Stopped } else { self.state };
+        self.past = self.queue_statistics();
         let Some(mut device) = self.device.take() else { return };
         let (now, answer) = (time::now(), Completion::new(0, status));
         let ledger = &mut self.ledger;

@@ -45,6 +45,16 @@ pub struct QueueStatistics {
     pub late: u64,
 }
 
+impl std::ops::AddAssign for QueueStatistics {
+    fn add_assign(&mut self, other: Self) {
+        self.submitted += other.submitted;
+        self.completed += other.completed;
+        self.submission_doorbells += other.submission_doorbells;
+        self.completion_doorbells += other.completion_doorbells;
+        self.late += other.late;
+    }
+}
+
 /// A submission queue and the completion queue that belongs to it.
 pub struct QueuePair<T> {
     function: Arc<dyn Function>,

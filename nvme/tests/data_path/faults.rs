@@ -261,6 +261,7 @@ fn memory_of_a_device_that_can_not_be_stopped_is_left_behind() {
         assert_eq!(done.len(), 3);
         assert!(done.iter().all(|done| done.data.is_empty() && done.status.is(Status::INTERNAL_ERROR)));
         assert_eq!((memory::statistics().used_buffers, rig.model.mapped_bytes()), (3, mapped));
+        assert_eq!(rig.queue.statistics().queue.submitted, 3, "counts outlive the queue pair");
         // What the device had nothing of waits, and goes on with another function.
         let second = Rig::new(ModelOptions::default(), small());
         drop(second);
