@@ -290,7 +290,10 @@ fn path_report(path: &Path) -> PathReport {
         state: path.state().word(),
         trid: TransportId::from(&path.options.transport),
         cntlid: about.cntlid,
-        host: host_report(&path.options),
+        host: match &path.link {
+            Link::Tcp(link) => HostReport { nqn: link.host.as_str().to_owned(), addr: "", svcid: "" },
+            Link::Pcie(_) => host_report(&path.options),
+        },
         environment,
         model_number: about.model_number.clone(),
         serial_number: about.serial_number.clone(),

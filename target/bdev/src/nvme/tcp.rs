@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use sledge_nvmf::host::{
 use sledge_reactor::local::LocalKey;
 use sledge_reactor::message;
 use sledge_reactor::task::{JoinHandle, spawn_local};
-use sledge_reactor::time::sleep;
+use sledge_reactor::time::{Instant, now, sleep};
 use uuid::Uuid;
 use zerocopy::FromBytes;
 
@@ -56,6 +56,10 @@ pub(crate) struct Resident {
 /// A controller over NVMe/TCP.
 pub(crate) struct TcpLink {
     pub(crate) connector: QueueConnector,
+    /// Who we are there.
+    pub(crate) host: Nqn,
+    /// The connection in which the namespaces were looked at last.
+    seen: AtomicU64,
     resident: LocalKey<Resident>,
 }
 
@@ -108,7 +112,8 @@ pub(crate) async fn connect(
     let controller = HostController::connect(wanted).await.map_err(failed)?;
     let look = look(&controller).await.map_err(failed)?;
     let resident = LocalKey::new();
-    let link = TcpLink { connector: controller.connector(), resident };
+    let seen = AtomicU64::new(look.incarnation);
+    let link = TcpLink { connector: controller.connector(), host, seen, resident };
     let owner = message::current();
     let path = Path::new(number, options, settings, owner, Link::Tcp(link), look.about.clone());
     resident.set(Rc::new(Resident {
@@ -162,14 +167,23 @@ impl TcpLink {
     }
 
     pub(crate) async fn reset(&self, path: &Path) -> Result<(), NvmeError> {
-        let resident = self.resident;
+        let (resident, before) = (self.resident, self.seen.load(Ordering::Acquire));
         let asked = path.owner.spawn(move || async move {
             let controller = Self::on_owner(resident)?;
             Some(controller.reset().await)
         });
         let to = path.options.transport.to_string();
         let done = asked.await?.ok_or_else(|| path.not_connected())?;
-        done.map_err(|source| NvmeError::Host { to, source })
+        done.map_err(|source| NvmeError::Host { to: to.clone(), source })?;
+        // It comes back as after a loss, and takes I/O once its namespaces were looked at.
+        let limit = path.options.reconnect.delay * 2 + path.settings.connect_timeout;
+        let deadline = path.owner.spawn(move || async move { now() + limit }).await?;
+        while self.seen.load(Ordering::Acquire) == before {
+            if path.owner.spawn(move || pause_until(deadline)).await? {
+                return Err(NvmeError::Timeout { what: format!("the return of {to}"), limit });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn close(&self, path: &Path) {
@@ -189,6 +203,12 @@ impl TcpLink {
         // A reactor that is gone has no connections.
         let _ = closing.await;
     }
+}
+
+/// Pauses a little; whether it is past the deadline.
+async fn pause_until(deadline: Instant) -> bool {
+    sleep(TICK / 10).await;
+    now() >= deadline
 }
 
 /// Waits for `future`, at most for `limit`.
@@ -236,6 +256,9 @@ async fn watch(path: Arc<Path>, controller: Rc<HostController>, mut seen: u64, o
                 (seen, look_again) = (incarnation, false);
                 path.set_state(PathState::Live);
                 of.see(&path, &look);
+                if let Link::Tcp(link) = &path.link {
+                    link.seen.store(seen, Ordering::Release);
+                }
             }
         } else if path.ana_stale.swap(false, Ordering::AcqRel) {
             match read_ana(&controller).await {
