@@ -1,7 +1,9 @@
 //! Closes a function on a thread of its own.
 //!
 //! The kernel resets a function that is closed, and when it is gone waits for it for up to a minute: whoever lets go of
-//! one, a reactor as a rule, must not wait with it. Invariant: once the thread has begun nobody else has the function.
+//! one, a reactor as a rule, must not wait with it. Invariants: DMA is off before a drop has returned, so a device can't
+//! write to memory that its driver no longer holds; the thread only closes, and changes nothing of the function, which
+//! may be open again by then.
 
 #![allow(unsafe_code)]
 
@@ -25,7 +27,8 @@ impl Closing {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        // At once, rather than when the thread comes to it. Fails when the device is gone.
+        // Here and not in the thread, which would do it to whoever opens the function next. Fails when the device is gone,
+        // and then it does no DMA either.
         let _ = self.0.set_bus_master(false);
         // SAFETY: it is taken once, as a value is dropped once, and not used afterwards.
         let function = unsafe { ManuallyDrop::take(&mut self.0) };

@@ -1,7 +1,7 @@
 //! One opened PCI function, whatever opened it.
 //!
-//! Invariant: DMA is off when it is opened and again when it is dropped, so a device can't write to memory that its
-//! driver no longer holds.
+//! Invariant: DMA is off when it is opened; [`super::closing`] switches it off again when it is let go of, so a device
+//! can't write to memory that its driver no longer holds.
 
 #![allow(unsafe_code)]
 
@@ -127,12 +127,5 @@ impl Function for PciFunction {
         } else {
             Presence::Present
         }
-    }
-}
-
-impl Drop for PciFunction {
-    fn drop(&mut self) {
-        // Fails when the device is gone, and then it does no DMA either.
-        let _ = self.config.set_bus_master(false);
     }
 }
