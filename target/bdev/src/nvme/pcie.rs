@@ -102,11 +102,16 @@ pub(crate) fn open(address: &str, environment: &str) -> Result<Arc<dyn Function>
 }
 
 /// Whether the kernel said that something else has it open.
-fn is_busy(error: &dyn std::error::Error) -> bool {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == std::io::ErrorKind::ResourceBusy)
+fn is_busy(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kernel = error.downcast_ref::<std::io::Error>();
+        if kernel.is_some_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn driver_options(options: &AttachOptions, settings: &NvmeOptions) -> ControllerOptions {
