@@ -14,6 +14,7 @@ use std::ops::{Range, RangeInclusive};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use sledge_dpdk_sys as sys;
 
@@ -22,6 +23,9 @@ use super::eal::{Eal, last_error};
 /// Where addresses for memory from outside end: what the narrowest IOMMUs reach, among them the usual emulated ones. The
 /// EAL's own memory begins at 4 GiB for the same reason.
 const HIGHEST: u64 = (1 << 39) - 1;
+
+/// Held while the EAL opens or closes a device: it counts the devices of a group without a lock of its own.
+static DEVICES: Mutex<()> = Mutex::new(());
 
 /// A device that the EAL has opened. Dropping it closes it.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ impl Opened {
             argsz: mem::size_of::<sys::vfio_device_info>() as u32,
             ..Default::default()
         };
+        let _one_at_a_time = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the EAL is up; the strings end with zero and it copies what it keeps; the rest is ours to be written.
         let code = unsafe {
             sys::rte_vfio_setup_device(folder.as_ptr(), address.as_ptr(), &raw mut descriptor, &raw mut info)
@@ -64,6 +69,7 @@ impl Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
+        let _one_at_a_time = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: opened by `new`, and closed nowhere else.
         let code = unsafe {
             sys::rte_vfio_release_device(self.folder.as_ptr(), self.address.as_ptr(), self.descriptor)
