@@ -101,7 +101,8 @@ impl FromStr for EnvironmentKind {
     }
 }
 
-/// Opens an NVMe controller that [`bind`] has given to the environment's driver. DMA is off.
+/// Opens an NVMe controller that [`bind`] has given to the environment's driver. DMA is off. Blocks, for seconds when this
+/// process has just let go of the same controller.
 ///
 /// # Errors
 /// Why it can't be driven, with what to do about it.
@@ -131,6 +132,8 @@ pub fn open_on(
         let option = if kind == EnvironmentKind::UioPciGeneric { " --driver uio_pci_generic" } else { "" };
         return Err(OpenError::WrongDriver { address, driver, option });
     }
+    // If it is still being closed after that, the kernel says so.
+    closing::wait(&address.to_string(), closing::MOST_WAIT);
     let function = match kind {
         EnvironmentKind::Vfio => vfio::open(system, address)?,
         EnvironmentKind::UioPciGeneric => uio::open(system, address)?,

@@ -33,10 +33,6 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long I/O waits for a drive that was taken out, when nothing else says so.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(20);
 
-/// How often, and after which pauses, a drive is opened that is busy.
-const CLOSING_ATTEMPTS: u32 = 20;
-const CLOSING_PAUSE: Duration = Duration::from_millis(100);
-
 /// A drive.
 pub(crate) struct PcieLink {
     pub(crate) drive: Drive,
@@ -89,29 +85,7 @@ pub(crate) fn take_back(
 pub(crate) fn open(address: &str, environment: &str) -> Result<Arc<dyn Function>, String> {
     let address: PciAddress = address.parse().map_err(|error| format!("{error}"))?;
     let kind: EnvironmentKind = environment.parse().map_err(|error| format!("{error}"))?;
-    let mut attempts = 0;
-    loop {
-        match pci::open(&address, kind) {
-            Ok(function) => return Ok(function),
-            // It is being closed: detached a moment ago.
-            Err(error) if attempts < CLOSING_ATTEMPTS && is_busy(&error) => attempts += 1,
-            Err(error) => return Err(error.to_string()),
-        }
-        std::thread::sleep(CLOSING_PAUSE);
-    }
-}
-
-/// Whether the kernel said that something else has it open.
-fn is_busy(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let kernel = error.downcast_ref::<std::io::Error>();
-        if kernel.is_some_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    pci::open(&address, kind).map_err(|error| error.to_string())
 }
 
 fn driver_options(options: &AttachOptions, settings: &NvmeOptions) -> ControllerOptions {
