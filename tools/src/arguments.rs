@@ -216,6 +216,17 @@ pub enum Device {
     /// Create one
     #[command(subcommand)]
     Create(CreateDevice),
+    /// Show what all, or one, have done since their start or the last --reset
+    Stats {
+        /// Its name
+        name: Option<String>,
+        /// Show what each reactor did
+        #[arg(long, requires = "name")]
+        by_reactor: bool,
+        /// Count anew from what is shown
+        #[arg(long)]
+        reset: bool,
+    },
     /// Make a null device larger; hosts see it at once
     Resize {
         /// Its name

@@ -14,6 +14,12 @@ use thiserror::Error;
 /// How long a target may take to answer; changes wait for I/O in flight, which is bounded.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long a target may take to read a request, of which it reads one at a time.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The error code of JSON-RPC for a method that there is not.
+const NO_SUCH_METHOD: i64 = -32601;
+
 /// Why a command failed: one line.
 #[derive(Debug, Error)]
 pub enum Failure {
@@ -32,6 +38,17 @@ pub enum Failure {
         socket: PathBuf,
         /// What happened.
         reason: String,
+    },
+    /// The target has no such method.
+    #[error(
+        "the target on {socket} does not know {method}, it is of another version than this command: `sledge rpc \
+         spdk_get_version` says which; restart the target after installing both together"
+    )]
+    Unknown {
+        /// The socket.
+        socket: PathBuf,
+        /// The method.
+        method: String,
     },
     /// The target refused.
     #[error("{message}")]
@@ -94,6 +111,7 @@ impl Client {
     fn on(socket: PathBuf, stream: UnixStream) -> Result<Client, Failure> {
         stream
             .set_read_timeout(Some(ANSWER_TIMEOUT))
+            .and_then(|()| stream.set_write_timeout(Some(REQUEST_TIMEOUT)))
             .map_err(|error| Failure::Broken { socket: socket.clone(), reason: error.to_string() })?;
         Ok(Client { socket, stream, last_id: 0 })
     }
@@ -109,13 +127,13 @@ impl Client {
     /// [`Failure::Refused`] with the target's reason, [`Failure::Broken`].
     pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Failure> {
         let mut response = self.exchange(method, params)?;
-        if let Some(error) = response.get("error") {
-            return Err(Failure::Refused {
-                code: error["code"].as_i64().unwrap_or(0),
-                message: error["message"].as_str().unwrap_or("the target gave no reason").to_owned(),
-            });
+        let Some(error) = response.get("error") else { return Ok(response["result"].take()) };
+        let code = error["code"].as_i64().unwrap_or(0);
+        if code == NO_SUCH_METHOD {
+            return Err(Failure::Unknown { socket: self.socket.clone(), method: method.to_owned() });
         }
-        Ok(response["result"].take())
+        let message = error["message"].as_str().unwrap_or("the target gave no reason").to_owned();
+        Err(Failure::Refused { code, message })
     }
 
     /// Calls a method that takes no parameters.
@@ -130,9 +148,19 @@ impl Client {
         self.last_id += 1;
         let request = json!({"jsonrpc": "2.0", "id": self.last_id, "method": method, "params": params});
         let broken = |reason: String| Failure::Broken { socket: self.socket.clone(), reason };
-        self.stream.write_all(request.to_string().as_bytes()).map_err(|error| broken(error.to_string()))?;
+        let written = self.stream.write_all(request.to_string().as_bytes());
+        // A target that refuses a request before it has read it whole says why, and then closes.
+        match &written {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(broken(format!("it does not read, for {} s now", REQUEST_TIMEOUT.as_secs())));
+            }
+            _ => {}
+        }
         let mut reader = serde_json::Deserializer::from_reader(BufReader::new(&self.stream));
         let response = Value::deserialize(&mut reader).map_err(|error| {
+            if let Err(error) = &written {
+                return broken(error.to_string());
+            }
             broken(match error.io_error_kind() {
                 Some(ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())

@@ -78,10 +78,14 @@ pub fn facts(facts: &[(&str, String)]) -> String {
     facts.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
-/// A member as text: strings as they are, a missing one as a dash.
+/// A member as text: strings as they are, but for what a terminal would take for a command (hosts choose some of them
+/// themselves); a missing one as a dash.
 pub fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
+        Value::String(text) if text.contains(char::is_control) => {
+            text.chars().map(|it| if it.is_control() { char::REPLACEMENT_CHARACTER } else { it }).collect()
+        }
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }

@@ -342,8 +342,8 @@ impl PollGroup {
         self.run_actions();
     }
 
-    /// Channels that have left their namespace and still have commands.
-    pub fn retired_channels(&self) -> usize {
+    /// The instances of namespaces that are removed and still have commands at their device.
+    pub fn retired(&self) -> impl Iterator<Item = u64> {
         self.shared.namespaces.retired()
     }
 

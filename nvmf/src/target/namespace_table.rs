@@ -231,9 +231,9 @@ impl NamespaceTable {
         self.open.iter().flatten().any(|open| open.channel.needs_polling())
     }
 
-    /// Channels that have left their view and still have commands.
-    pub fn retired(&self) -> usize {
-        self.open.iter().flatten().filter(|open| open.retired).count()
+    /// The instances of namespaces that have left their view and still have commands.
+    pub fn retired(&self) -> impl Iterator<Item = u64> {
+        self.open.iter().flatten().filter(|open| open.retired).map(|open| open.definition.instance)
     }
 
     /// Commands at devices.
@@ -270,6 +270,6 @@ impl NamespaceTable {
     }
 }
 
-fn namespaces(target: &TargetDefinition) -> impl Iterator<Item = &NamespaceDefinition> {
+pub(super) fn namespaces(target: &TargetDefinition) -> impl Iterator<Item = &NamespaceDefinition> {
     target.subsystems.values().flat_map(|subsystem| subsystem.namespaces.values())
 }

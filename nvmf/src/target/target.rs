@@ -5,7 +5,7 @@
 //! simulator's tests; the calls wait, reactors never do.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,7 @@ use sledge_reactor::time::{now, sleep};
 use super::acceptor::Listening;
 use super::definition::TargetDefinition;
 use super::group::{Directory, GroupPoller, PollGroup};
+use super::namespace_table::namespaces;
 use super::reports::{ConnectionReport, ControllerReport, QueueTotals};
 
 /// How often groups look at deadlines and keep-alives.
@@ -28,7 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the end of removed namespaces' commands is looked for.
 const DRAIN_STEP: Duration = Duration::from_millis(2);
 /// How long a change waits for the commands of namespaces that it removed.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -57,13 +58,12 @@ pub enum TargetError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Commands of a removed namespace did not come back from the device in time. The change is in force.
-    #[error(
-        "the device of a removed namespace still has {commands} commands after {seconds} s; do not delete it yet"
-    )]
+    /// Commands of removed namespaces did not come back from their devices in time. The change is in force; the
+    /// devices must stay until [`Target::still_busy`] no longer names the instances.
+    #[error("devices of {} removed namespaces still have commands after {seconds} s", instances.len())]
     StillBusy {
-        /// Channels with commands.
-        commands: usize,
+        /// Those of the removed namespaces.
+        instances: BTreeSet<u64>,
         /// How long it was waited.
         seconds: u64,
     },
@@ -150,11 +150,12 @@ impl Target {
             return Err(error);
         }
         self.commit(&after).await?;
+        let removed = removed(&before, &after);
         // Not before: a host that is told once that there is no such subsystem does not come back.
         self.accept().await?;
         self.close_listeners(&before, &after).await?;
         *self.inner.definition.lock().unwrap_or_else(PoisonError::into_inner) = after;
-        self.wait_for_retired().await
+        self.wait_for_retired(removed).await
     }
 
     async fn prepare(
@@ -265,25 +266,35 @@ impl Target {
         &reactors[usize::from(address.port()) % reactors.len()]
     }
 
-    async fn wait_for_retired(&self) -> Result<(), TargetError> {
+    /// Waits for what this change has removed only: what an earlier one did is no concern of it.
+    async fn wait_for_retired(&self, removed: BTreeSet<u64>) -> Result<(), TargetError> {
         let key = self.inner.directory.key;
+        let removed = Arc::new(removed);
+        let mut left = BTreeSet::new();
         for reactor in self.inner.directory.reactors.iter() {
+            let removed = removed.clone();
             let wait = reactor.spawn(move || async move {
                 let deadline = now() + DRAIN_LIMIT;
                 loop {
-                    let left = key.get().map_or(0, |group| group.borrow().retired_channels());
-                    if left == 0 || now() >= deadline {
+                    let left = key.get().map_or_else(BTreeSet::new, |group| among(&group.borrow(), &removed));
+                    if left.is_empty() || now() >= deadline {
                         return left;
                     }
                     sleep(DRAIN_STEP).await;
                 }
             });
-            let commands = wait.await?;
-            if commands > 0 {
-                return Err(TargetError::StillBusy { commands, seconds: DRAIN_LIMIT.as_secs() });
-            }
+            left.extend(wait.await?);
         }
-        Ok(())
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(TargetError::StillBusy { instances: left, seconds: DRAIN_LIMIT.as_secs() })
+    }
+
+    /// Those of the given instances of removed namespaces that still have commands at their devices.
+    pub async fn still_busy(&self, instances: &BTreeSet<u64>) -> BTreeSet<u64> {
+        let all = self.gather(|group| group.retired().collect()).await;
+        all.into_iter().filter(|instance| instances.contains(instance)).collect()
     }
 
     /// Every connection of every reactor.
@@ -347,6 +358,17 @@ impl Target {
             let _ = ended.await;
         }
     }
+}
+
+/// The instances that `after` lacks.
+fn removed(before: &TargetDefinition, after: &TargetDefinition) -> BTreeSet<u64> {
+    let instances =
+        |definition| namespaces(definition).map(|namespace| namespace.instance).collect::<BTreeSet<u64>>();
+    &instances(before) - &instances(after)
+}
+
+fn among(group: &PollGroup, removed: &BTreeSet<u64>) -> BTreeSet<u64> {
+    group.retired().filter(|instance| removed.contains(instance)).collect()
 }
 
 /// Every address that is listened on.

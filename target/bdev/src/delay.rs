@@ -14,7 +14,7 @@ use sledge_nvme::io::{Channel, Geometry, IoCommand, IoCompletion, Operation, Sub
 use sledge_reactor::time::{self, Instant};
 use uuid::Uuid;
 
-use crate::device::{BlockDevice, Description, DeviceError, DeviceStatistics, check_shape};
+use crate::device::{BlockDevice, Description, DeviceError, check_shape};
 use crate::relay::Relay;
 use crate::statistics::DeviceCounters;
 
@@ -167,8 +167,8 @@ impl BlockDevice for DelayDevice {
         }
     }
 
-    fn statistics(&self) -> DeviceStatistics {
-        self.counters.sum()
+    fn counters(&self) -> &DeviceCounters {
+        &self.counters
     }
 
     fn lower(&self) -> Option<Arc<dyn BlockDevice>> {

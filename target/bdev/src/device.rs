@@ -14,7 +14,7 @@ use serde::Serialize;
 use sledge_nvme::io::{Channel, Geometry, Operation};
 use uuid::Uuid;
 
-pub use crate::statistics::{DeviceStatistics, OperationStatistics};
+pub use crate::statistics::{DeviceCounters, DeviceStatistics, OperationStatistics};
 
 /// Something with blocks.
 ///
@@ -53,8 +53,13 @@ pub trait BlockDevice: Any + Send + Sync {
     /// What is particular to its kind.
     fn description(&self) -> Description;
 
+    /// What its channels count.
+    fn counters(&self) -> &DeviceCounters;
+
     /// What it has done, over all channels.
-    fn statistics(&self) -> DeviceStatistics;
+    fn statistics(&self) -> DeviceStatistics {
+        self.counters().sum()
+    }
 
     /// The names that hosts know the namespace behind it by already, for one that has such names.
     fn namespace_identity(&self) -> Option<crate::nvme::Identity> {

@@ -13,7 +13,7 @@ use sledge_reactor::memory::Segments;
 use uuid::Uuid;
 
 use crate::command::{self, BUSY};
-use crate::device::{BlockDevice, Description, DeviceError, DeviceStatistics, check_shape};
+use crate::device::{BlockDevice, Description, DeviceError, check_shape};
 use crate::relay::Relay;
 use crate::statistics::DeviceCounters;
 
@@ -259,8 +259,8 @@ impl BlockDevice for ErrorDevice {
         Description::Error { name: self.name.clone(), base_bdev: self.base.name().to_owned() }
     }
 
-    fn statistics(&self) -> DeviceStatistics {
-        self.counters.sum()
+    fn counters(&self) -> &DeviceCounters {
+        &self.counters
     }
 
     fn lower(&self) -> Option<Arc<dyn BlockDevice>> {

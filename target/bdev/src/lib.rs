@@ -17,7 +17,7 @@ pub mod nvme;
 pub mod registry;
 mod relay;
 mod slab;
-mod statistics;
+pub mod statistics;
 pub mod uring;
 mod zero;
 

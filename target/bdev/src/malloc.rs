@@ -13,7 +13,7 @@ use std::sync::Arc;
 use sledge_nvme::io::{Channel, Geometry, Operation};
 use uuid::Uuid;
 
-use crate::device::{BlockDevice, Description, DeviceError, DeviceStatistics, check_shape};
+use crate::device::{BlockDevice, Description, DeviceError, check_shape};
 use crate::statistics::DeviceCounters;
 use channel::MallocChannel;
 use memory::Memory;
@@ -106,7 +106,7 @@ impl BlockDevice for MallocDevice {
         Description::Malloc { hugepages: self.hugepages }
     }
 
-    fn statistics(&self) -> DeviceStatistics {
-        self.counters.sum()
+    fn counters(&self) -> &DeviceCounters {
+        &self.counters
     }
 }

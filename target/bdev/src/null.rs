@@ -11,9 +11,7 @@ use sledge_nvme::io::{Channel, Geometry, IoCommand, IoCompletion, Operation, Sub
 use uuid::Uuid;
 
 use crate::command;
-use crate::device::{
-    BlockDevice, Description, DeviceError, DeviceStatistics, UndoResize, check_growth, check_shape,
-};
+use crate::device::{BlockDevice, Description, DeviceError, UndoResize, check_growth, check_shape};
 use crate::statistics::{ChannelCounters, DeviceCounters};
 use crate::zero::{ZERO_BYTES, Zeroes};
 
@@ -105,8 +103,8 @@ impl BlockDevice for NullDevice {
         Description::Null {}
     }
 
-    fn statistics(&self) -> DeviceStatistics {
-        self.counters.sum()
+    fn counters(&self) -> &DeviceCounters {
+        &self.counters
     }
 }
 

@@ -38,6 +38,15 @@ impl Claim {
     pub fn device(&self) -> &Arc<dyn BlockDevice> {
         &self.device
     }
+
+    /// From now on the claim is for `by`.
+    pub fn pass_to(&self, by: impl Into<String>) {
+        let Some(entries) = self.entries.upgrade() else { return };
+        let mut entries = lock(&entries);
+        if let Some(entry) = entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.device, &self.device)) {
+            entry.claimed_by = Some(by.into());
+        }
+    }
 }
 
 impl std::fmt::Debug for Claim {

@@ -16,9 +16,7 @@ use sledge_nvme::io::{Channel, Geometry, Operation};
 use sledge_reactor::disk::{Disk, DiskOptions};
 use uuid::Uuid;
 
-use crate::device::{
-    BlockDevice, Description, DeviceError, DeviceStatistics, UndoResize, check_growth, check_shape,
-};
+use crate::device::{BlockDevice, Description, DeviceError, UndoResize, check_growth, check_shape};
 use crate::gate::Gate;
 use crate::statistics::DeviceCounters;
 use channel::UringChannel;
@@ -199,7 +197,7 @@ impl BlockDevice for UringDevice {
         Description::Uring { filename: self.filename.clone() }
     }
 
-    fn statistics(&self) -> DeviceStatistics {
-        self.counters.sum()
+    fn counters(&self) -> &DeviceCounters {
+        &self.counters
     }
 }

@@ -4,7 +4,9 @@
 //! target serves as a whole. Questions never wait for a change in progress. All on tokio's threads, which are
 //! not pinned to cores; reactors are reached only through [`Target`] and [`Handle`]s.
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,22 +15,29 @@ use sledge_bdev::Registry;
 use sledge_nvmf::target::{Target, TargetError};
 use sledge_reactor::message::Handle;
 use tokio::sync::{Mutex, watch};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::logging::LogControl;
 use crate::methods::{self, Action};
-use crate::model::{Claims, Draft, Model};
+use crate::model::events::Events;
+use crate::model::{Claims, Draft, Finished, Model};
 use crate::rpc::error::RpcError;
 use crate::rpc::server::Calls;
 
 /// Ticks a second in what is reported as ticks: they are nanoseconds.
 pub const TICK_RATE: u64 = 1_000_000_000;
 
+/// How often the end of removed namespaces' commands is looked for.
+const IDLE_STEP: Duration = Duration::from_millis(100);
+
 /// The running target.
 pub struct Daemon {
     model: RwLock<Arc<Model>>,
     /// Held by the one change that is being made.
     changing: Mutex<Claims>,
+    /// No change is made any more.
+    ending: AtomicBool,
+    events: Events,
     devices: Registry,
     target: Target,
     reactors: Vec<Handle>,
@@ -60,9 +69,10 @@ impl From<ChangeError> for RpcError {
 pub fn target_error(error: &TargetError) -> RpcError {
     match error {
         TargetError::Listen { reason, .. } => RpcError::system(reason, error),
-        TargetError::StillBusy { .. } => RpcError::errno(16, "Device or resource busy", error),
         TargetError::Name { .. } => RpcError::invalid_params(error),
-        TargetError::Device { .. } | TargetError::Stopped => RpcError::internal(error),
+        TargetError::StillBusy { .. } | TargetError::Device { .. } | TargetError::Stopped => {
+            RpcError::internal(error)
+        }
     }
 }
 
@@ -80,6 +90,8 @@ impl Daemon {
             devices: empty.devices.clone(),
             model: RwLock::new(Arc::new(empty)),
             changing: Mutex::default(),
+            ending: AtomicBool::new(false),
+            events: Events::default(),
             target,
             reactors,
             log,
@@ -97,6 +109,11 @@ impl Daemon {
     /// The block devices.
     pub fn devices(&self) -> &Registry {
         &self.devices
+    }
+
+    /// What has come and gone.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// The NVMe/TCP target.
@@ -167,6 +184,9 @@ impl Daemon {
                 ))));
             }
         };
+        if self.ending.load(Ordering::SeqCst) {
+            return Err(ChangeError::Edit(RpcError::invalid_state("the target is ending")));
+        }
         self.commit(draft, &mut claims).await.map_err(ChangeError::Target)?;
         Ok(result)
     }
@@ -185,26 +205,56 @@ impl Daemon {
             Some(definition) => self.target.apply(definition).await,
             None => Ok(()),
         };
-        let in_force = matches!(outcome, Ok(()) | Err(TargetError::StillBusy { .. }));
-        if !in_force {
-            return outcome;
-        }
-        let (model, new_claims, effects) = draft.finish();
+        let busy = match outcome {
+            Ok(()) => BTreeSet::new(),
+            // In force all the same.
+            Err(TargetError::StillBusy { instances, .. }) => instances,
+            Err(error) => return Err(error),
+        };
+        let Finished { model, claims: new_claims, effects, events } = draft.finish();
+        let old_model = self.model();
         *self.model.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(model);
         let old_claims = std::mem::replace(claims, new_claims);
-        if outcome.is_err() {
-            // Devices of removed namespaces are still at work: they stay claimed, so that nobody deletes them.
-            for (namespace, claim) in old_claims {
-                claims.entry(namespace).or_insert(claim);
+        self.keep_until_idle(&old_model, old_claims, busy);
+        effects.into_iter().for_each(|effect| effect());
+        self.events.add(events);
+        Ok(())
+    }
+
+    /// Keeps the devices of removed namespaces, which are still at work for them, from being deleted until they are done.
+    fn keep_until_idle(&self, old: &Model, mut old_claims: Claims, busy: BTreeSet<u64>) {
+        let mut kept = Vec::new();
+        for (nqn, subsystem) in &old.definition.subsystems {
+            for namespace in subsystem.namespaces.values().filter(|one| busy.contains(&one.instance)) {
+                let (nsid, device) = (namespace.nsid, &namespace.device_name);
+                warn!(
+                    subsystem = nqn,
+                    nsid, device, "removed a namespace whose device still has its commands"
+                );
+                let Some(claim) = old_claims.remove(&(nqn.clone(), nsid)) else { continue };
+                // A namespace that was only opened anew has the claim still.
+                if Arc::strong_count(&claim) == 1 {
+                    claim.pass_to(format!("commands of namespace {nsid} of {nqn}, which is removed already"));
+                    kept.push(claim);
+                }
             }
         }
-        effects.into_iter().for_each(|effect| effect());
-        outcome
+        if kept.is_empty() {
+            return;
+        }
+        let target = self.target.clone();
+        tokio::spawn(async move {
+            while !target.still_busy(&busy).await.is_empty() {
+                tokio::time::sleep(IDLE_STEP).await;
+            }
+            info!(devices = kept.len(), "the commands of removed namespaces have ended");
+        });
     }
 
     /// Stops serving: lets commands in flight end, flushes devices, closes connections. Each of these takes at
     /// most `limit` on each reactor. No change is made any more afterwards.
     pub async fn drain(&self, limit: Duration) {
+        self.ending.store(true, Ordering::SeqCst);
         // A change in progress ends first, unless it takes too long.
         let _changing = tokio::time::timeout(limit, self.changing.lock()).await;
         self.target.drain(limit).await;
@@ -242,5 +292,9 @@ impl Calls for ClientCalls {
             }
             outcome
         }
+    }
+
+    fn only_waits(&self, method: &str) -> bool {
+        methods::only_waits(method)
     }
 }

@@ -113,8 +113,7 @@ pub fn run(options: &Options, ready: impl FnOnce(&Arc<Daemon>)) -> Result<(), Fa
     // A reactor that hangs must not keep the process from ending.
     std::thread::spawn(|| {
         std::thread::sleep(DRAIN_LIMIT);
-        eprintln!("{}", named("reactors do not end; ending without them"));
-        std::process::exit(1);
+        std::process::exit(report(Err(named("reactors do not end; ending without them"))));
     });
     drop(socket_file);
     drop(daemon);

@@ -12,6 +12,7 @@ pub(super) fn run(client: &mut Client, command: Device) -> Result<Report, Failur
     match command {
         Device::List => list(client),
         Device::Create(wanted) => create(client, wanted),
+        Device::Stats { name, by_reactor, reset } => stats(client, name, by_reactor, reset),
         Device::Resize { name, size } => resize(client, &name, size),
         Device::Rescan { name } => {
             client.call("bdev_uring_rescan", json!({"name": name}))?;
@@ -34,6 +35,51 @@ fn list(client: &mut Client) -> Result<Report, Failure> {
         ]);
     }
     Ok(Report::table(all, rows, "there are no devices; create one with `sledge device create`"))
+}
+
+fn stats(
+    client: &mut Client,
+    name: Option<String>,
+    by_reactor: bool,
+    reset: bool,
+) -> Result<Report, Failure> {
+    let params = given([
+        ("names", json!(name.map(|name| vec![name]))),
+        ("per_channel", json!(by_reactor)),
+        ("reset_mode", if reset { json!("all") } else { Value::Null }),
+    ]);
+    let found = client.call("bdev_get_iostat", params)?;
+    let columns =
+        ["#READS", "#READ", "#MEAN TIME", "#WRITES", "#WRITTEN", "#MEAN TIME", "#OTHERS", "#FAILED"];
+    let first = if by_reactor { "REACTOR" } else { "DEVICE" };
+    let mut rows = Rows::new(&[&[first], &columns[..]].concat());
+    let counted = if by_reactor { &found["channels"] } else { &found["bdevs"] };
+    for row in items(counted) {
+        let number = |name: &str| row[name].as_u64().unwrap_or(0);
+        let all = |kinds: &[&str], what: &str| -> u64 {
+            kinds.iter().map(|kind| number(&format!("num_{kind}_{what}"))).sum()
+        };
+        let mean = |kind: &str| {
+            let (ticks, operations) = (number(&format!("{kind}_latency_ticks")), all(&[kind], "ops"));
+            let second = found["tick_rate"].as_u64().unwrap_or(0).max(1);
+            format!("{:.1} us", ticks as f64 * 1e6 / second as f64 / operations.max(1) as f64)
+        };
+        let others = ["unmap", "flush", "write_zeroes", "compare"];
+        rows.add([
+            // Threads are numbered from 1, reactors from 0.
+            if by_reactor { number("thread_id").saturating_sub(1).to_string() } else { text(&row["name"]) },
+            number("num_read_ops").to_string(),
+            size::show(number("bytes_read")),
+            mean("read"),
+            number("num_write_ops").to_string(),
+            size::show(number("bytes_written")),
+            mean("write"),
+            all(&others, "ops").to_string(),
+            (all(&others, "errors") + all(&["read", "write"], "errors")).to_string(),
+        ]);
+    }
+    let none = if by_reactor { "nobody has used it yet" } else { "there are no devices" };
+    Ok(Report::table(found, rows, none))
 }
 
 /// A device's size.

@@ -49,7 +49,12 @@ fn rpc(client: &mut Client, method: &str, params: Option<String>) -> Result<Repo
             Err(error) => return Err(Failure::Usage(format!("the parameters are not JSON: {error}"))),
         },
     };
-    let result = client.call(method, params)?;
+    let result = client.call(method, params).map_err(|failure| match failure {
+        Failure::Unknown { method, .. } => {
+            Failure::Usage(format!("there is no method {method}: `sledge rpc rpc_get_methods` lists them"))
+        }
+        failure => failure,
+    })?;
     Ok(Report::say(result.clone(), format!("{result:#}")))
 }
 

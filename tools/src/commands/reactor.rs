@@ -6,11 +6,12 @@ use crate::size;
 
 pub(super) fn list(client: &mut Client) -> Result<Report, Failure> {
     let mut all = client.ask("framework_get_reactors")?;
-    let mut rows = Rows::new(&["#REACTOR", "#CORE", "WAIT", "#BUSY", "#TURNS", "#TASKS", "MEMORY IN USE"]);
+    let mut rows =
+        Rows::new(&["#REACTOR", "#CORE", "WAIT", "#BUSY", "#TURNS", "#TASKS", "MEMORY IN USE", "#REFUSED"]);
     for reactor in items(&all["reactors"]) {
         if reactor["responding"] == false {
             let mut cells = vec![text(&reactor["id"]), "does not respond".into()];
-            cells.resize(7, "-".into());
+            cells.resize(8, "-".into());
             rows.add(cells);
             continue;
         }
@@ -24,6 +25,7 @@ pub(super) fn list(client: &mut Client) -> Result<Report, Failure> {
             text(&reactor["turns"]),
             text(&reactor["tasks"]),
             format!("{} of {}", bytes("used_bytes"), bytes("total_bytes")),
+            text(&memory["refused"]),
         ]);
     }
     Ok(Report::table(all["reactors"].take(), rows, "there are no reactors"))

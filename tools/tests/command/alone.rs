@@ -1,7 +1,9 @@
 //! The command without a target, with one that does not answer, and with a reader who has gone.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{Target, failure, sledge};
@@ -48,6 +50,47 @@ fn a_target_that_does_not_answer_is_named() {
         assert!(said.contains(reason) && said.ends_with("see its log"), "{said}");
     }
     mute.join().unwrap();
+}
+
+// Without it: a person whose target is older than the command, or who may not use it, would not learn what to do.
+#[test]
+fn a_target_that_can_not_be_used_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(folder.path().join("old.sock")).unwrap();
+    let old = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        let answer = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}"#;
+        stream.write_all(answer).unwrap();
+    });
+    let asked = sledge(folder.path()).args(["--socket", "old.sock", "device", "stats"]).output().unwrap();
+    let said = failure(asked);
+    assert!(said.starts_with("the target on old.sock does not know bdev_get_iostat, "), "{said}");
+    assert!(said.contains("another version") && said.contains("restart the target"), "{said}");
+    old.join().unwrap();
+
+    // Only root can become somebody who is not allowed, and nobody must be able to run the command.
+    let target = Target::start();
+    let socket = target.folder.path().join("sledge-data/sledge.sock");
+    let mut asked = sledge(Path::new("/"));
+    asked.uid(65_534).args(["status", "--socket"]).arg(&socket);
+    match asked.output() {
+        Ok(output) => {
+            let said = failure(output);
+            assert!(said.starts_with("not allowed to use ") && said.contains("sudo"), "{said}");
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
+    }
+}
+
+// Without it: a configuration that is too long would look like a target that has crashed.
+#[test]
+fn a_request_that_is_too_long_is_explained() {
+    let target = Target::start();
+    let long = format!("{{\"subsystems\": [\"{}\"]}}", "x".repeat(5 << 20));
+    std::fs::write(target.folder.path().join("long.json"), long).unwrap();
+    let said = target.refuses(&["config", "load", "long.json"]);
+    assert!(said.contains("request longer than "), "{said}");
 }
 
 // Without it: `sledge … | head` would end with a panic or an error.
@@ -119,6 +162,21 @@ fn completions_are_for_the_shell_that_asks() {
             Ok(output) => assert!(output.status.success(), "{output:?}"),
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
         }
+    }
+    // bash completes with it, as it does when a person presses the key.
+    let press = "set -e; source ./bash; complete -p sledge >&2; \
+        completed() { COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); \
+            _sledge sledge \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; \
+            echo \"${COMPREPLY[@]}\"; }; \
+        completed sledge dev; completed sledge device cr; completed sledge device stats --by; \
+        completed sledge device create ma";
+    match Command::new("bash").args(["--norc", "-c", press]).current_dir(folder.path()).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{output:?}");
+            let completed = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(completed, "device devices\ncreate\n--by-reactor\nmalloc\n");
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound),
     }
     let unknown = sledge(folder.path()).args(["completion", "tcsh"]).output().unwrap();
     assert_eq!(unknown.status.code(), Some(2));

@@ -1,10 +1,13 @@
 //! `sledge config` and `sledge rpc`: the whole at once, and what has no noun.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Target, free_port};
+use crate::support::{Target, failure, free_port};
 
 const NQN: &str = "nqn.2026-01.io.sledge:saved";
 
@@ -30,6 +33,39 @@ fn a_saved_configuration_starts_and_loads() {
     // Again: everything is there already, and nothing of it may change.
     assert!(target.refuses(&["config", "load", "saved.json"]).contains("subsystems[0].config[0]"));
     assert_eq!(target.says(&["config", "save"]), saved);
+}
+
+// Without it: saving could open a secret to others, replace a link by a file, or, on a full disk, lose what was there.
+#[test]
+fn saving_replaces_the_content_only() {
+    let target = Target::start();
+    let file = |name: &str| target.folder.path().join(name);
+    let mode = |name: &str| fs::metadata(file(name)).unwrap().permissions().mode() & 0o777;
+    target.says(&["config", "save", "new.json"]);
+    assert_eq!(mode("new.json"), 0o600);
+    fs::set_permissions(file("new.json"), fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("new.json", file("link.json")).unwrap();
+    target.says(&["device", "create", "null", "N", "--size", "1M"]);
+    target.says(&["config", "save", "link.json"]);
+    assert!(fs::symlink_metadata(file("link.json")).unwrap().is_symlink());
+    assert_eq!(mode("new.json"), 0o640);
+    let saved = fs::read_to_string(file("new.json")).unwrap();
+    assert!(saved.contains("bdev_null_create"));
+
+    // No file may grow: as on a disk that is full.
+    target.says(&["device", "create", "null", "M", "--size", "1M"]);
+    let names = || fs::read_dir(target.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let before: BTreeSet<_> = names().collect();
+    let full = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" config save new.json"])
+        .arg(env!("CARGO_BIN_EXE_sledge"))
+        .current_dir(target.folder.path())
+        .env_remove("SLEDGE_SOCKET")
+        .output()
+        .unwrap();
+    assert!(failure(full).starts_with("can't write new.json: "));
+    assert_eq!(fs::read_to_string(file("new.json")).unwrap(), saved);
+    assert_eq!(names().collect::<BTreeSet<_>>(), before);
 }
 
 // Without it: a file that can't be read or written would leave a person guessing, or half of it in force.

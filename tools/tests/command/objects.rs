@@ -55,6 +55,17 @@ fn devices_come_and_go() {
     assert_eq!((&latencies["avg_read_latency"], &latencies["p99_read_latency"]), (&json!(5), &json!(5)));
     assert_eq!((&latencies["avg_write_latency"], &latencies["p99_write_latency"]), (&json!(0), &json!(9)));
 
+    let stats = target.says(&["device", "stats"]);
+    assert_eq!(
+        cells(&stats)[0],
+        ["DEVICE", "READS", "READ", "MEAN TIME", "WRITES", "WRITTEN", "MEAN TIME", "OTHERS", "FAILED"]
+    );
+    assert_eq!(cells(&stats)[2], ["M", "0", "0 B", "0.0 us", "0", "0 B", "0.0 us", "0", "0"]);
+    assert_eq!(target.json(&["device", "stats", "M", "--reset"])["bdevs"][0]["name"], "M");
+    assert_eq!(target.says(&["device", "stats", "M", "--by-reactor"]), "nobody has used it yet\n");
+    assert_eq!(target.run(&["device", "stats", "--by-reactor"]).status.code(), Some(2));
+    assert!(target.refuses(&["device", "stats", "X"]).contains("no device named X"));
+
     assert_eq!(target.says(&["device", "resize", "N", "2T"]), "N has 2 TiB\n");
     assert!(target.refuses(&["device", "resize", "N", "1T"]).contains("can only grow"));
     assert!(target.refuses(&["device", "resize", "M", "1G"]).contains("M is a Malloc disk"));
@@ -218,7 +229,7 @@ fn mistakes_are_explained() {
         (&["rpc", "bdev_get_bdevs", "[]"], "must be a JSON object"),
         (&["rpc", "bdev_get_bdevs", "{"], "are not JSON"),
         (&["rpc", "bdev_get_bdevs", "{\"nmae\": \"N\"}"], "unknown field `nmae`"),
-        (&["rpc", "nosuch"], "Method not found"),
+        (&["rpc", "nosuch"], "there is no method nosuch: `sledge rpc rpc_get_methods` lists them"),
     ] {
         let said = target.refuses(arguments);
         assert!(said.contains(reason), "{arguments:?}: {said}");

@@ -17,7 +17,7 @@ use super::options::{AttachOptions, NvmeOptions, PathPolicy, Transport};
 use super::path::{About, Path};
 use super::report;
 use super::route::Route;
-use crate::device::{BlockDevice, Description, DeviceError, DeviceStatistics, UndoResize, check_growth};
+use crate::device::{BlockDevice, Description, DeviceError, UndoResize, check_growth};
 use crate::statistics::DeviceCounters;
 
 /// What channels choose among.
@@ -289,8 +289,8 @@ impl BlockDevice for NvmeDevice {
         Description::Nvme(report::describe(self))
     }
 
-    fn statistics(&self) -> DeviceStatistics {
-        self.counters.sum()
+    fn counters(&self) -> &DeviceCounters {
+        &self.counters
     }
 
     fn namespace_identity(&self) -> Option<Identity> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
-use sledge_bdev::{BlockDevice, DeviceError, DeviceStatistics};
+use serde_json::{Value, json};
+use sledge_bdev::{BlockDevice, DeviceError};
 use sledge_nvme::io::Operation;
 
 use crate::daemon::Daemon;
@@ -124,53 +124,6 @@ fn supported(device: &dyn BlockDevice, passthrough: bool) -> Value {
         "copy": false,
         "nvme_iov_md": false,
     })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GetIostat {
-    name: Option<String>,
-    names: Option<Vec<String>>,
-    per_channel: Option<bool>,
-    reset_mode: Option<String>,
-}
-
-pub(super) async fn get_iostat(daemon: Arc<Daemon>, params: GetIostat) -> Result<Value, RpcError> {
-    super::params::neutral("per_channel", params.per_channel, false)?;
-    super::params::neutral("reset_mode", params.reset_mode.as_deref(), "none")?;
-    let devices = daemon.devices();
-    let names: Vec<String> = params.names.into_iter().flatten().chain(params.name).collect();
-    let chosen = if names.is_empty() {
-        devices.list()
-    } else {
-        let found: Result<Vec<_>, _> = names.iter().map(|name| devices.get(name)).collect();
-        found.map_err(device_error)?
-    };
-    let bdevs: Vec<Value> = chosen.iter().map(|device| iostat(device.name(), device.statistics())).collect();
-    Ok(json!({"tick_rate": crate::daemon::TICK_RATE, "ticks": daemon.ticks(), "bdevs": bdevs}))
-}
-
-/// Counters in SPDK's names. Times are in ticks, which here are nanoseconds.
-fn iostat(name: &str, done: DeviceStatistics) -> Value {
-    let mut row = Map::new();
-    row.insert("name".into(), json!(name));
-    for (what, counted, bytes) in [
-        ("read", done.reads, "bytes_read"),
-        ("write", done.writes, "bytes_written"),
-        ("unmap", done.deallocates, "bytes_unmapped"),
-        ("flush", done.flushes, ""),
-        ("write_zeroes", done.write_zeroes, ""),
-        ("compare", done.compares, ""),
-    ] {
-        row.insert(format!("num_{what}_ops"), json!(counted.operations));
-        if !bytes.is_empty() {
-            row.insert(bytes.into(), json!(counted.bytes));
-        }
-        row.insert(format!("{what}_latency_ticks"), json!(counted.nanoseconds));
-        row.insert(format!("max_{what}_latency_ticks"), json!(counted.longest_nanoseconds));
-        row.insert(format!("num_{what}_errors"), json!(counted.failures));
-    }
-    Value::Object(row)
 }
 
 /// Sizes of SPDK's pools, which this target has otherwise; accepted because configurations begin with them.

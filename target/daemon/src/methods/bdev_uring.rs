@@ -1,7 +1,8 @@
 //! `bdev_uring_*`: files and kernel block devices, through io_uring. `bdev_aio_*`, which SPDK configurations
 //! use for the same, gives the same device.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -27,6 +28,8 @@ pub(super) struct Create {
 }
 
 pub(super) fn create(draft: &mut Draft, params: Create) -> Result<Value, RpcError> {
+    let made = params.create_bytes.filter(|_| !params.filename.exists());
+    let made = made.map(|bytes| (params.filename.clone(), bytes));
     let options = UringOptions {
         name: params.name,
         uuid: params.uuid,
@@ -35,8 +38,20 @@ pub(super) fn create(draft: &mut Draft, params: Create) -> Result<Value, RpcErro
         block_size: params.block_size.filter(|size| *size != 0),
         create_bytes: params.create_bytes,
     };
-    let device = UringDevice::open(options).map_err(device_error)?;
+    let opened = UringDevice::open(options);
+    if let Some((file, bytes)) = made {
+        draft.undo_by(move || unmake(&file, bytes));
+    }
+    let device = opened.map_err(device_error)?;
     Ok(json!(draft.add_device(Arc::new(device)).map_err(device_error)?))
+}
+
+/// Removes a file that was made for a device which is not made after all: found there the next time, it would be taken
+/// as it is, whatever size is wanted then. Only if it still is as it was made, without content.
+fn unmake(file: &Path, bytes: u64) {
+    if std::fs::symlink_metadata(file).is_ok_and(|it| it.is_file() && it.len() == bytes && it.blocks() == 0) {
+        let _ = std::fs::remove_file(file);
+    }
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sledge_reactor::memory::PoolStatistics;
 use sledge_reactor::message::Handle;
 use sledge_reactor::options::Wait;
 use sledge_reactor::statistics::{PollerStatistics, ReactorStatistics};
@@ -66,13 +67,7 @@ fn reactor(counts: &ReactorStatistics) -> Value {
         "messages": counts.messages,
         "events": counts.events,
         "pollers": pollers(counts),
-        "memory": {
-            "total_bytes": counts.pool.total_bytes,
-            "used_bytes": counts.pool.used_bytes,
-            "used_buffers": counts.pool.used_buffers,
-            "refused": counts.pool.refused,
-            "backing": counts.pool.backing.to_string(),
-        },
+        "memory": memory(&counts.pool),
     })
 }
 
@@ -85,7 +80,40 @@ fn pollers(counts: &ReactorStatistics) -> Vec<Value> {
 /// What SPDK calls a thread: here there is one to a reactor.
 fn thread(counts: &ReactorStatistics) -> Value {
     let mask = counts.core.and_then(|core| 1u128.checked_shl(core as u32)).unwrap_or(0);
-    json!({"name": format!("reactor_{}", counts.id), "id": counts.id + 1, "cpumask": format!("{mask:x}")})
+    json!({"name": format!("reactor_{}", counts.id), "id": thread_id(counts.id), "cpumask": format!("{mask:x}")})
+}
+
+/// The number of a reactor's thread: theirs begin with 1.
+pub(super) fn thread_id(reactor: u32) -> u32 {
+    reactor + 1
+}
+
+/// What buffers for I/O there are: a pool on each reactor, which is what SPDK's modules would be.
+pub(super) async fn get_memory(daemon: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
+    let all = counts(&daemon).await?;
+    let answered = all.iter().filter_map(|(_, counts)| counts.as_ref());
+    Ok(answered
+        .map(|counts| {
+            let mut row = memory(&counts.pool);
+            row["module"] = json!(format!("reactor_{}", counts.id));
+            row
+        })
+        .collect())
+}
+
+fn memory(pool: &PoolStatistics) -> Value {
+    json!({
+        "total_bytes": pool.total_bytes,
+        "used_bytes": pool.used_bytes,
+        "used_buffers": pool.used_buffers,
+        "refused": pool.refused,
+        "backing": pool.backing.to_string(),
+    })
+}
+
+/// Work stays on the core where it is put.
+pub(super) async fn get_scheduler(_: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
+    Ok(json!({"scheduler_name": "static", "scheduler_period": 0}))
 }
 
 /// A report about the threads that answered.

@@ -8,6 +8,7 @@ mod base64;
 mod bdev;
 mod bdev_delay;
 mod bdev_error;
+mod bdev_iostat;
 mod bdev_malloc;
 mod bdev_null;
 mod bdev_nvme;
@@ -18,6 +19,7 @@ mod configuration;
 mod foreign;
 mod framework;
 mod log;
+mod notify;
 mod nvmf_config;
 mod nvmf_discovery;
 mod nvmf_host;
@@ -128,7 +130,7 @@ static METHODS: &[Method] = &[
     edit!(Running, "bdev_error_resume_pending", bdev_error::resume_pending),
     edit!(Running, "bdev_examine", bdev::examine),
     ask!(Running, "bdev_get_bdevs", bdev::get_bdevs),
-    ask!(Running, "bdev_get_iostat", bdev::get_iostat),
+    ask!(Running, "bdev_get_iostat", bdev_iostat::get),
     edit!(Running, "bdev_malloc_create", bdev_malloc::create),
     edit!(Running, "bdev_malloc_delete", bdev_malloc::delete),
     edit!(Running, "bdev_null_create", bdev_null::create),
@@ -150,6 +152,7 @@ static METHODS: &[Method] = &[
     edit!(Any, "bdev_nvme_set_options", bdev_nvme_options::set_options),
     ask!(Running, "bdev_nvme_set_preferred_path", bdev_nvme::set_preferred_path),
     edit!(Any, "bdev_set_options", bdev::set_options),
+    ask!(Running, "bdev_reset_iostat", bdev_iostat::reset),
     edit!(Running, "bdev_uring_create", bdev_uring::create),
     edit!(Running, "bdev_uring_delete", bdev_uring::delete),
     edit!(Running, "bdev_uring_rescan", bdev_uring::rescan),
@@ -157,8 +160,10 @@ static METHODS: &[Method] = &[
     ask!(Any, "framework_get_config", framework::get_config),
     ask!(Running, "framework_get_reactors", framework::get_reactors),
     ask!(Any, "framework_get_subsystems", framework::get_subsystems),
+    ask!(Running, "framework_get_scheduler", framework::get_scheduler),
     ask!(StartUp, "framework_start_init", framework::start_init),
     ask!(Any, "framework_wait_init", framework::wait_init),
+    ask!(Running, "iobuf_get_stats", framework::get_memory),
     ask!(Running, "load_config", configuration::load),
     ask!(Running, "load_subsystem_config", configuration::load_subsystem),
     ask!(Any, "log_clear_flag", log::clear_flag),
@@ -168,6 +173,8 @@ static METHODS: &[Method] = &[
     ask!(Any, "log_set_flag", log::set_flag),
     ask!(Any, "log_set_level", log::set_level),
     ask!(Any, "log_set_print_level", log::set_level),
+    ask!(Running, "notify_get_notifications", notify::get_notifications),
+    ask!(Running, "notify_get_types", notify::get_types),
     edit!(Running, "nvmf_create_subsystem", nvmf_subsystem::create),
     edit!(Running, "nvmf_create_transport", nvmf_transport::create),
     edit!(Running, "nvmf_delete_subsystem", nvmf_subsystem::delete),
@@ -207,6 +214,11 @@ pub fn all() -> impl Iterator<Item = Method> {
 /// A method by its name.
 pub fn find(name: &str) -> Option<Method> {
     all().find(|method| method.name == name)
+}
+
+/// Whether a method only waits for something, maybe for ever: nothing is lost when it is given up.
+pub fn only_waits(name: &str) -> bool {
+    matches!(name, "bdev_get_bdevs" | "framework_wait_init")
 }
 
 /// Runs an edit on a draft.

@@ -70,8 +70,16 @@ pub(super) fn add(draft: &mut Draft, params: Add) -> Result<Value, RpcError> {
         None => own.map_or([0; 8], |own| own.eui64),
         Some(text) => bytes_of(text).map_err(|reason| wrong("eui64", reason))?,
     };
-    if let Some(other) = subsystem.namespaces.values().find(|other| other.uuid == uuid) {
-        return Err(wrong("uuid", format!("namespace {} has it already", other.nsid)));
+    // Hosts leave out a namespace whose identifier another one has, too.
+    let others = || subsystem.namespaces.values();
+    for (name, taken) in [
+        ("uuid", others().find(|other| other.uuid == uuid)),
+        ("nguid", others().find(|other| other.nguid == nguid)),
+        ("eui64", others().find(|other| other.eui64 == eui64 && eui64 != [0; 8])),
+    ] {
+        if let Some(other) = taken {
+            return Err(wrong(name, format!("namespace {} has it already", other.nsid)));
+        }
     }
     let namespace = NamespaceDefinition {
         nsid,

@@ -6,6 +6,7 @@
 //! Called by [`crate::methods`] under the daemon's one lock.
 
 pub mod address;
+pub mod events;
 pub mod save;
 pub mod transport;
 
@@ -20,6 +21,7 @@ use sledge_bdev::nvme::options::NvmeOptions;
 use sledge_bdev::{BlockDevice, Claim, DeviceError, Registry};
 use sledge_nvmf::target::definition::{SubsystemDefinition, TargetDefinition};
 
+use self::events::{Event, Kind};
 use self::transport::Transport;
 use crate::rpc::error::RpcError;
 
@@ -216,11 +218,34 @@ impl Draft {
         self.serves.then(|| self.model.definition.clone())
     }
 
-    /// The new model with its claims, and what is to be done after it has replaced the old.
-    pub fn finish(mut self) -> (Model, Claims, Vec<Effect>) {
-        self.undo.clear();
-        (self.model.clone(), std::mem::take(&mut self.claims), std::mem::take(&mut self.effects))
+    /// Takes the change as made.
+    pub fn finish(mut self) -> Finished {
+        let event = |undo: Undo| match undo {
+            Undo::Remove(name) => Some(Event { kind: Kind::DeviceCame, subject: name }),
+            Undo::Restore(device) => {
+                Some(Event { kind: Kind::DeviceWent, subject: device.name().to_owned() })
+            }
+            Undo::Resize(_) | Undo::Other(_) => None,
+        };
+        Finished {
+            events: self.undo.drain(..).filter_map(event).collect(),
+            model: self.model.clone(),
+            claims: std::mem::take(&mut self.claims),
+            effects: std::mem::take(&mut self.effects),
+        }
     }
+}
+
+/// A change that has been made.
+pub struct Finished {
+    /// What replaces the model.
+    pub model: Model,
+    /// The claims that go with it.
+    pub claims: Claims,
+    /// What is to be done after it has replaced the old.
+    pub effects: Vec<Effect>,
+    /// What has come and gone, in this order.
+    pub events: Vec<Event>,
 }
 
 /// Whether a device is the one of that name, or stands on it.

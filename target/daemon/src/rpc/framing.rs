@@ -8,8 +8,8 @@
 
 use thiserror::Error;
 
-/// The longest request that is accepted, in bytes.
-pub const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// The longest request that is accepted, in bytes: a configuration of a few thousand subsystems.
+pub const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 /// How deeply arrays and objects may nest in a request. Below the limit of `serde_json`.
 pub const MAX_DEPTH: usize = 64;

@@ -4,5 +4,6 @@
 pub mod error;
 pub mod framing;
 pub mod message;
+mod places;
 pub mod server;
 pub mod socket;

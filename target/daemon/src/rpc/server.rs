@@ -1,32 +1,44 @@
 //! Serves the management socket: one task a connection, requests of one connection in order.
 //!
 //! Invariant: a call that has begun runs to its end even when its client goes away, so that no change is left
-//! half done; connections, request sizes and the time a client may take to read an answer are bounded.
+//! half done (one that only waits is given up then); connections, request sizes and the time a client may take to send
+//! the rest of a request or to read an answer are bounded, and whoever keeps a place without using it makes room.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::RwLock;
 use tracing::{debug, warn};
 
 use super::error::RpcError;
 use super::framing::Framer;
 use super::message;
+use super::places::Places;
 
-/// Connections served at once; more wait to be accepted.
+/// Connections served at once; more have the one that has been idle for longest closed, or wait.
 const MAX_CONNECTIONS: usize = 128;
 
 /// How long a client may leave an answer unread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a client may be silent in the middle of a request.
+const REST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether the client of a call that waits is still there.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
 /// Calls methods for the server. Cloned into each connection's task.
 pub trait Calls: Clone + Send + Sync + 'static {
     /// Runs one method to its end.
     fn call(&self, method: String, params: Value) -> impl Future<Output = Result<Value, RpcError>> + Send;
+
+    /// Whether a method only waits for something, maybe for ever, and may be given up at any time.
+    fn only_waits(&self, method: &str) -> bool;
 }
 
 /// Requests being answered: each holds it for reading until its answer has left. The end of the process takes it
@@ -35,14 +47,14 @@ pub type Answering = Arc<RwLock<()>>;
 
 /// Accepts connections until the future is dropped.
 pub async fn serve(listener: UnixListener, calls: impl Calls, answering: Answering) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (calls, answering) = (calls.clone(), answering.clone());
+                let place = places.take().await;
+                let (calls, answering, places) = (calls.clone(), answering.clone(), places.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, calls, answering).await {
+                    if let Err(error) = converse(stream, calls, answering, places).await {
                         debug!(%error, "a management connection broke");
                     }
                     drop(place);
@@ -56,7 +68,12 @@ pub async fn serve(listener: UnixListener, calls: impl Calls, answering: Answeri
     }
 }
 
-async fn converse(mut stream: UnixStream, calls: impl Calls, answering: Answering) -> std::io::Result<()> {
+async fn converse(
+    mut stream: UnixStream,
+    calls: impl Calls,
+    answering: Answering,
+    places: Places,
+) -> std::io::Result<()> {
     let mut framer = Framer::new();
     let mut bytes = vec![0; 16 * 1024];
     loop {
@@ -64,48 +81,81 @@ async fn converse(mut stream: UnixStream, calls: impl Calls, answering: Answerin
             match framer.next_value() {
                 Ok(Some(text)) => {
                     let _answering = answering.read().await;
-                    let (answer, go_on) = answer_in_own_task(text, calls.clone()).await;
+                    let request = match message::read(&text) {
+                        Ok(request) => request,
+                        Err(response) => return send(&mut stream, response).await,
+                    };
+                    drop(text);
+                    let answer = if message::method(&request).is_some_and(|method| calls.only_waits(method)) {
+                        tokio::select! {
+                            answer = answer(request, calls.clone()) => answer,
+                            () = client_gone(&stream) => return Ok(()),
+                        }
+                    } else {
+                        answer_in_own_task(request, calls.clone()).await
+                    };
                     if let Some(answer) = answer {
-                        send(&mut stream, &answer).await?;
-                    }
-                    if !go_on {
-                        return Ok(());
+                        send(&mut stream, answer).await?;
                     }
                 }
                 Ok(None) => break,
                 Err(error) => {
                     let answer = message::error_response(&Value::Null, &RpcError::parse(error));
-                    return send(&mut stream, &answer).await;
+                    return send(&mut stream, answer.to_string()).await;
                 }
             }
         }
-        match stream.read(&mut bytes).await? {
+        let rest = if framer.unfinished() { REST_TIMEOUT } else { Duration::MAX };
+        let idle = places.idle();
+        let length = tokio::select! {
+            biased;
+            read = stream.read(&mut bytes) => read?,
+            () = idle.unwanted() => {
+                debug!("closing the management connection that was idle for longest: another needs its place");
+                return Ok(());
+            }
+            () = tokio::time::sleep(rest) => {
+                let reason = format!("the rest of the request did not come within {} s", rest.as_secs());
+                let answer = message::error_response(&Value::Null, &RpcError::parse(reason));
+                return send(&mut stream, answer.to_string()).await;
+            }
+        };
+        drop(idle);
+        match length {
             0 => return Ok(()),
             length => framer.push(&bytes[..length]),
         }
     }
 }
 
+/// Waits until the client has closed its end wholly: one that only sends no more may still read.
+async fn client_gone(stream: &UnixStream) {
+    // Sending nothing fails when nobody can receive it.
+    while SockRef::from(stream).send(&[]).is_ok() {
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+}
+
+async fn answer(request: Value, calls: impl Calls) -> Option<String> {
+    message::answer(request, |method, params| {
+        let calls = calls.clone();
+        async move { calls.call(method, params).await }
+    })
+    .await
+}
+
 /// Runs the calls apart from the connection, whose end would otherwise cut them short.
-async fn answer_in_own_task(text: Vec<u8>, calls: impl Calls) -> (Option<Value>, bool) {
-    let task = tokio::spawn(async move {
-        message::answer(&text, |method, params| {
-            let calls = calls.clone();
-            async move { calls.call(method, params).await }
-        })
-        .await
-    });
-    task.await.unwrap_or_else(|error| {
+async fn answer_in_own_task(request: Value, calls: impl Calls) -> Option<String> {
+    tokio::spawn(answer(request, calls)).await.unwrap_or_else(|error| {
         // The panic itself has been reported where it happened.
         let error = RpcError::internal(format!("the call did not end properly: {error}"));
-        (Some(message::error_response(&Value::Null, &error)), false)
+        Some(message::error_response(&Value::Null, &error).to_string())
     })
 }
 
-async fn send(stream: &mut UnixStream, answer: &Value) -> std::io::Result<()> {
-    let mut text = answer.to_string();
-    text.push('\n');
-    match tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(text.as_bytes())).await {
+async fn send(stream: &mut UnixStream, mut answer: String) -> std::io::Result<()> {
+    answer.push('\n');
+    match tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(answer.as_bytes())).await {
         Ok(written) => written,
         Err(_) => {
             Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the client does not read its answer"))
@@ -125,17 +175,27 @@ mod tests {
 
     impl Calls for Slow {
         async fn call(&self, method: String, params: Value) -> Result<Value, RpcError> {
-            if method == "slow" {
-                tokio::time::sleep(Duration::from_millis(30)).await;
+            match method.as_str() {
+                "slow" => tokio::time::sleep(Duration::from_millis(30)).await,
+                "wait" => std::future::pending().await,
+                _ => {}
             }
             self.0.fetch_add(1, Ordering::SeqCst);
             Ok(params)
         }
+
+        fn only_waits(&self, method: &str) -> bool {
+            method == "wait"
+        }
+    }
+
+    fn serving(stream: UnixStream, calls: Slow) -> tokio::task::JoinHandle<std::io::Result<()>> {
+        tokio::spawn(converse(stream, calls, Answering::default(), Places::new(1)))
     }
 
     async fn exchange(sent: &[u8], answers: usize) -> (Vec<Value>, bool) {
         let (mut client, server) = UnixStream::pair().unwrap();
-        let task = tokio::spawn(converse(server, Slow::default(), Answering::default()));
+        let task = serving(server, Slow::default());
         client.write_all(sent).await.unwrap();
         let mut framer = Framer::new();
         let mut found = Vec::new();
@@ -177,7 +237,7 @@ mod tests {
     async fn a_call_outlives_its_client() {
         let calls = Slow::default();
         let (mut client, server) = UnixStream::pair().unwrap();
-        let task = tokio::spawn(converse(server, calls.clone(), Answering::default()));
+        let task = serving(server, calls.clone());
         client.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"slow"}"#).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
         drop(client);
@@ -189,5 +249,61 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("the call was cut short");
+    }
+
+    // Without it: clients that give up waiting, one after the other, would take all places for ever.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_given_up_with_its_client() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let task = serving(server, Slow::default());
+        client.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"wait"}"#).await.unwrap();
+        // One that only sends no more still waits for its answer.
+        client.shutdown().await.unwrap();
+        tokio::time::sleep(LOOK_PERIOD * 3).await;
+        assert!(!task.is_finished());
+        drop(client);
+        task.await.unwrap().unwrap();
+    }
+
+    // Without it: a client that hangs in the middle of a request would keep its place for ever.
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_is_not_waited_for_for_ever() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let task = serving(server, Slow::default());
+        client.write_all(br#"{"jsonrpc":"2.0","id":1,"#).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("-32700") && answer.contains("did not come within"), "{answer}");
+        task.await.unwrap().unwrap();
+        // Between requests a client may be silent for as long as it likes.
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let _task = serving(server, Slow::default());
+        tokio::time::sleep(REST_TIMEOUT * 100).await;
+        client.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"a"}"#).await.unwrap();
+        assert!(client.read(&mut [0; 64]).await.unwrap() > 0);
+    }
+
+    // Without it: programs that leave connections open would lock everybody else out.
+    #[tokio::test]
+    async fn idle_clients_make_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = tokio::spawn(serve(listener, Slow::default(), Answering::default()));
+        let mut clients = Vec::new();
+        for id in 0..MAX_CONNECTIONS + 2 {
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            let request = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"a\"}}");
+            client.write_all(request.as_bytes()).await.unwrap();
+            assert!(client.read(&mut [0; 64]).await.unwrap() > 0, "client {id}");
+            clients.push(client);
+        }
+        // Those that were there first have gone, the others are still served.
+        for client in &mut clients[..2] {
+            assert_eq!(client.read(&mut [0; 64]).await.unwrap(), 0);
+        }
+        clients[2].write_all(br#"{"jsonrpc":"2.0","id":1,"method":"a"}"#).await.unwrap();
+        assert!(clients[2].read(&mut [0; 64]).await.unwrap() > 0);
+        server.abort();
     }
 }

@@ -6,6 +6,7 @@ mod configuration;
 mod death;
 mod drain;
 mod host;
+mod management;
 mod nvme;
 mod process;
 mod resize;
