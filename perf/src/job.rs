@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+/// Time of a job that ends with what it does alone.
+pub const NO_LIMIT: Duration = Duration::from_secs(365 * 86_400);
+
 /// One job: a load of one shape on one target.
 #[derive(Clone, Debug, Serialize)]
 pub struct Job {
@@ -19,12 +22,20 @@ pub struct Job {
     pub mode: Mode,
     /// Percentage of reads in mixed modes.
     pub read_percent: u8,
+    /// Out of a hundred I/Os that don't read, so many deallocate instead of writing.
+    pub trim_percent: u8,
+    /// Likewise, so many write zeroes, which moves no data.
+    pub zeroes_percent: u8,
     /// Bytes of reads.
     pub read_sizes: SizeSplit,
     /// Bytes of writes.
     pub write_sizes: SizeSplit,
     /// Where random I/O goes.
     pub distribution: Distribution,
+    /// Out of a hundred I/Os of a random mode, so many go to random places; the others go on behind one another.
+    pub random_percent: u8,
+    /// Random places are multiples of so many bytes; of the smallest size when there is none.
+    pub align: Option<u32>,
     /// Outstanding I/Os of each lane.
     pub depth: u16,
     /// Lanes (queue pairs, or queues of a file) on each core.
@@ -35,6 +46,9 @@ pub struct Job {
     pub offset: u64,
     /// Bytes that are used from there on; all when there is none.
     pub size: Option<u64>,
+    /// The same as percentages of the target, which are settled once its size is known: what is added to the offset,
+    /// and what stands in place of the size.
+    pub percentages: (u16, Option<u8>),
     /// Pause before its load begins, counted from when all jobs could begin.
     pub start_delay: Duration,
     /// Load before measuring.
@@ -43,6 +57,8 @@ pub struct Job {
     pub time: Duration,
     /// Ends when this many bytes have been moved, should that be before the time is over.
     pub io_bytes: Option<u64>,
+    /// Ends, likewise, after this many I/Os.
+    pub io_count: Option<u64>,
     /// Ends, likewise, when it has moved so many times the bytes that it uses, which are known once the target is.
     pub passes: Option<u64>,
     /// An open loop: so many I/Os are due each second, whether the target keeps up or not, and latency counts from
@@ -56,8 +72,20 @@ pub struct Job {
     pub fua: bool,
     /// A flush after this many writes of a lane.
     pub flush_every: Option<u32>,
-    /// Writes carry a header that tells block, place and version; reads are checked against it.
+    /// Writes carry a header that tells block, place and version; reads are checked against it. A job that only reads
+    /// checks what an earlier run wrote.
     pub verify: bool,
+    /// With verification: in the end everything that was written is read back.
+    pub read_back: bool,
+    /// Where verification keeps which version each block holds: written by a job that writes, for a later one that
+    /// only reads.
+    pub verify_state: Option<PathBuf>,
+    /// Ends as soon as its rate is steady.
+    pub steady: Option<SteadyState>,
+    /// When it ends, so do all jobs that run at the same time.
+    pub ends_all: bool,
+    /// Percentiles that reports name, in rising order; the usual ones when there are none.
+    pub percentiles: Vec<f64>,
     /// Seed of all that is random.
     pub seed: u64,
     /// Reactors never sleep.
@@ -72,18 +100,24 @@ impl Job {
             target,
             mode: Mode::Randread,
             read_percent: 70,
+            trim_percent: 0,
+            zeroes_percent: 0,
             read_sizes: SizeSplit::one(4096),
             write_sizes: SizeSplit::one(4096),
             distribution: Distribution::Uniform,
+            random_percent: 100,
+            align: None,
             depth: 32,
             lanes: 1,
             cores: vec![0],
             offset: 0,
             size: None,
+            percentages: (0, None),
             start_delay: Duration::ZERO,
             ramp: Duration::ZERO,
             time: Duration::from_secs(10),
             io_bytes: None,
+            io_count: None,
             passes: None,
             rate_iops: None,
             arrivals: Arrivals::Even,
@@ -91,9 +125,31 @@ impl Job {
             fua: false,
             flush_every: None,
             verify: false,
+            read_back: true,
+            verify_state: None,
+            steady: None,
+            ends_all: false,
+            percentiles: Vec::new(),
             seed: 1,
             busy: false,
         }
+    }
+}
+
+impl Job {
+    /// Whether it writes data that could be verified.
+    pub fn writes(&self) -> bool {
+        self.mode.writes(self.read_percent) && self.trim_percent.saturating_add(self.zeroes_percent) < 100
+    }
+
+    /// Whether it changes anything on its target.
+    pub fn modifies(&self) -> bool {
+        self.mode.trims() || self.mode.read_percent(self.read_percent) < 100
+    }
+
+    /// Whether some of its I/Os move data, and need memory.
+    pub fn moves_data(&self) -> bool {
+        self.writes() || self.mode.reads(self.read_percent)
     }
 }
 
@@ -166,12 +222,16 @@ pub enum Mode {
     Trim,
     /// Random deallocation.
     Randtrim,
+    /// Sequentially, each place deallocated and then written.
+    Trimwrite,
+    /// The same at random.
+    Randtrimwrite,
 }
 
 impl Mode {
     /// True for random offsets.
     pub fn is_random(self) -> bool {
-        matches!(self, Self::Randread | Self::Randwrite | Self::Randrw | Self::Randtrim)
+        matches!(self, Self::Randread | Self::Randwrite | Self::Randrw | Self::Randtrim | Self::Randtrimwrite)
     }
 
     /// Percentage of reads, given that of mixed modes.
@@ -179,7 +239,12 @@ impl Mode {
         match self {
             Self::Read | Self::Randread => 100,
             Self::Rw | Self::Randrw => mix,
-            Self::Write | Self::Randwrite | Self::Trim | Self::Randtrim => 0,
+            Self::Write
+            | Self::Randwrite
+            | Self::Trim
+            | Self::Randtrim
+            | Self::Trimwrite
+            | Self::Randtrimwrite => 0,
         }
     }
 
@@ -193,9 +258,14 @@ impl Mode {
         !self.trims() && self.read_percent(percent) < 100
     }
 
-    /// Whether it deallocates.
+    /// Whether it only deallocates.
     pub fn trims(self) -> bool {
         matches!(self, Self::Trim | Self::Randtrim)
+    }
+
+    /// Whether each place is deallocated before it is written.
+    pub fn trims_first(self) -> bool {
+        matches!(self, Self::Trimwrite | Self::Randtrimwrite)
     }
 
     /// As on the command line.
@@ -209,6 +279,8 @@ impl Mode {
             Self::Randrw => "randrw",
             Self::Trim => "trim",
             Self::Randtrim => "randtrim",
+            Self::Trimwrite => "trimwrite",
+            Self::Randtrimwrite => "randtrimwrite",
         }
     }
 }
@@ -232,6 +304,82 @@ pub enum Arrivals {
     Even,
     /// By chance, independently of each other: intervals are exponential.
     Poisson,
+}
+
+/// When a rate is steady: no job ends by it before the window is full.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SteadyState {
+    /// What has to be steady.
+    pub rate: SteadyRate,
+    /// Whether it is the slope of the line of best fit that must stay below the limit, a second; else it is the
+    /// distance of every second from the mean.
+    pub slope: bool,
+    /// The limit.
+    pub limit: f64,
+    /// Whether the limit is a percentage of the mean.
+    pub percent: bool,
+    /// Time that is looked at.
+    pub window: Duration,
+    /// Measured time before the first window begins.
+    pub after: Duration,
+}
+
+/// A rate that may be steady.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SteadyRate {
+    /// I/Os a second.
+    Iops,
+    /// Bytes a second.
+    Bandwidth,
+}
+
+impl SteadyState {
+    /// Reads what fio's `steadystate` takes, such as `iops:2%` or `bw_slope:0.1%`, for a window of 10 seconds.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is none of iops:LIMIT, iops_slope:LIMIT, bw:LIMIT, bw_slope:LIMIT");
+        let (what, limit) = text.split_once(':').ok_or_else(wrong)?;
+        let (rate, slope) = match what {
+            "iops" => (SteadyRate::Iops, false),
+            "iops_slope" => (SteadyRate::Iops, true),
+            "bw" => (SteadyRate::Bandwidth, false),
+            "bw_slope" => (SteadyRate::Bandwidth, true),
+            _ => return Err(wrong()),
+        };
+        let number = limit.strip_suffix('%').unwrap_or(limit);
+        let percent = number.len() < limit.len();
+        let limit = number.parse::<f64>().ok().filter(|limit| *limit > 0.0 && limit.is_finite());
+        let limit = limit.ok_or_else(|| format!("{text:?}: {number:?} is not a limit above zero"))?;
+        Ok(Self { rate, slope, limit, percent, window: Duration::from_secs(10), after: Duration::ZERO })
+    }
+
+    /// As [`SteadyState::parse`] reads it.
+    pub fn name(&self) -> String {
+        let rate = match self.rate {
+            SteadyRate::Iops => "iops",
+            SteadyRate::Bandwidth => "bw",
+        };
+        let (slope, percent) = (if self.slope { "_slope" } else { "" }, if self.percent { "%" } else { "" });
+        format!("{rate}{slope}:{}{percent}", self.limit)
+    }
+}
+
+/// Reads percentiles such as `50:99:99.9`, with colons or commas between.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse_percentiles(text: &str) -> Result<Vec<f64>, String> {
+    let one = |part: &str| {
+        let percent = part.trim().parse::<f64>().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
+        percent.ok_or_else(|| format!("{part:?} is not a percentile"))
+    };
+    let mut percentiles = text.split([':', ',']).map(one).collect::<Result<Vec<f64>, String>>()?;
+    percentiles.sort_by(f64::total_cmp);
+    percentiles.dedup();
+    if percentiles.len() > 20 { Err("more than 20 percentiles".into()) } else { Ok(percentiles) }
 }
 
 /// Where random I/O goes.

@@ -61,6 +61,10 @@ fn run(arguments: &RunArguments) -> Result<(), String> {
         }
         None => None,
     };
+    if arguments.parse_only {
+        print_line(&plan(&stages));
+        return Ok(());
+    }
     interrupt::watch();
     let (mut runs, mut failed) = (Vec::new(), None);
     for (index, stage) in stages.iter().enumerate() {
@@ -90,6 +94,21 @@ fn run(arguments: &RunArguments) -> Result<(), String> {
     failed.or_else(|| report.failure()).map_or(Ok(()), Err)
 }
 
+/// What would run, in words.
+fn plan(stages: &[Stage]) -> String {
+    let mut lines = Vec::new();
+    for (index, stage) in stages.iter().enumerate() {
+        if stages.len() > 1 {
+            lines.push(format!("stage {}", index + 1));
+        }
+        for job in &stage.jobs {
+            lines.push(format!("{}: {}", job.name, report::describe(job)));
+            lines.push(format!("  on {}", job.target));
+        }
+    }
+    lines.join("\n")
+}
+
 /// Runs jobs at the same time.
 fn run_stage(arguments: &RunArguments, stage: &Stage, number: (usize, usize)) -> Result<Results, String> {
     for job in stage.jobs.iter().filter(|_| arguments.job_file.is_some()) {
@@ -102,7 +121,7 @@ fn run_stage(arguments: &RunArguments, stage: &Stage, number: (usize, usize)) ->
     if let Some(socket) = &arguments.target_socket {
         options.target_pid = Some(engine::process_behind(socket)?);
     }
-    let progress = Progress::start(options.live.clone(), &stage.jobs, number);
+    let progress = Progress::start(options.live.clone(), &stage.jobs, number, arguments.status_interval());
     let results = engine::run(&stage.jobs, &options);
     progress.stop();
     let mut results = results.map_err(|error| error.to_string())?;

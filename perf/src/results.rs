@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::histogram::Latencies;
 use crate::job::Job;
+use crate::workload::DIRECTIONS;
 
 /// Everything that one run measured.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct JobResults {
     pub writes: Direction,
     /// Deallocations.
     pub trims: Direction,
+    /// Write Zeroes.
+    pub zeroes: Direction,
     /// Flushes (they move no bytes, and are in no one-second entry).
     pub flushes: Direction,
     /// Time measured.
@@ -41,6 +44,8 @@ pub struct JobResults {
     pub first_error: Option<String>,
     /// I/Os whose data was checked.
     pub verified: u64,
+    /// Whether it was found to be steady, of a job that ends by that.
+    pub steady: Option<bool>,
     /// Open loop: I/Os that were due while measuring and had not ended when it was over. More than the depth of the
     /// lanes means that the target did not keep up, and that latencies would have grown on.
     pub backlog: u64,
@@ -60,10 +65,10 @@ pub struct Direction {
 pub struct Second {
     /// How long it was: one second, but for the last.
     pub length: Duration,
-    /// Reads that ended, writes, and deallocations.
-    pub ios: [u64; 3],
+    /// I/Os that ended, by direction: reads, writes, deallocations, and writes of zeroes.
+    pub ios: [u64; DIRECTIONS],
     /// Bytes that they moved.
-    pub bytes: [u64; 3],
+    pub bytes: [u64; DIRECTIONS],
     /// Median and 99th percentile of latency over all of them, in nanoseconds.
     pub p50_ns: u64,
     /// See `p50_ns`.

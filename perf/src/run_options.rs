@@ -1,7 +1,9 @@
 //! The options of `run`, and the jobs they stand for: one for each target, all of the same shape.
 
 use crate::arguments::{parse_cores, parse_nqn, parse_seconds, parse_size};
-use crate::job::{Arrivals, Distribution, Job, Mode, NvmeTcp, SizeSplit, Target};
+use crate::job::{
+    Arrivals, Distribution, Job, Mode, NO_LIMIT, NvmeTcp, SizeSplit, SteadyState, Target, parse_percentiles,
+};
 use crate::job_file::{self, Defaults, Stage};
 use crate::report::Format;
 use clap::Args;
@@ -17,8 +19,9 @@ pub struct RunArguments {
     /// A fio job file. What it says of the load stands in place of options; a target given here stands in place of
     /// its filenames.
     #[arg(value_name = "FILE.fio", conflicts_with_all = [
-        "rw", "rwmix", "bs", "bssplit", "distribution", "iodepth", "queues", "time", "ramp", "offset", "size",
-        "io_bytes", "rate", "arrivals", "think_time", "fua", "flush_every", "buffered", "verify",
+        "rw", "rwmix", "trims", "zeroes", "bs", "bssplit", "distribution", "percentage_random", "blockalign", "iodepth",
+        "queues", "time", "ramp", "steady", "offset", "size", "io_bytes", "number_ios", "rate", "arrivals",
+        "think_time", "fua", "flush_every", "buffered", "verify", "verify_only", "no_read_back", "verify_state",
     ])]
     pub job_file: Option<PathBuf>,
     /// What the load goes to: nvme-tcp://ADDRESS:PORT/NQN?nsid=1&hdgst&ddgst or the path of a file or device. Several
@@ -46,6 +49,12 @@ pub struct RunArguments {
     /// Percentage of reads in rw and randrw.
     #[arg(long, default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub rwmix: u8,
+    /// Out of a hundred I/Os that don't read, so many deallocate instead of writing.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub trims: u8,
+    /// Out of a hundred I/Os that don't read, so many are Write Zeroes, which moves no data.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub zeroes: u8,
     /// Bytes of one I/O; k and m are 1024 and 1024 * 1024. Two sizes with a comma between are those of reads and of
     /// writes.
     #[arg(long, default_value = "4k", value_parser = parse_two_sizes)]
@@ -57,6 +66,12 @@ pub struct RunArguments {
     /// Where random I/O goes: uniform, zipf:THETA (1.2 when it is left out) or pareto:H (0.2).
     #[arg(long, default_value = "uniform", value_parser = parse_distribution)]
     pub distribution: Distribution,
+    /// Out of a hundred I/Os of a random mode, so many go to random places; the others go on behind one another.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub percentage_random: u8,
+    /// Random places are multiples of so many bytes. [default: the smallest size]
+    #[arg(long, value_name = "BYTES", value_parser = parse_block)]
+    pub blockalign: Option<u32>,
     /// I/Os outstanding on each queue.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub iodepth: u16,
@@ -72,15 +87,30 @@ pub struct RunArguments {
     /// Seconds of load before measuring.
     #[arg(long, default_value_t = 0.0, value_parser = parse_seconds)]
     pub ramp: f64,
-    /// First byte to use.
-    #[arg(long, default_value = "0", value_parser = parse_offset)]
-    pub offset: u64,
-    /// Use only so many bytes from there on. A file that is written and not there is made with this size.
-    #[arg(long, value_parser = parse_size)]
-    pub size: Option<u64>,
+    /// End as soon as the rate is steady: iops:LIMIT, iops_slope:LIMIT, bw:LIMIT or bw_slope:LIMIT, where a limit with
+    /// % is one of the mean. Every second of the window has to be so close to the mean, or the slope of the line of
+    /// best fit has to be below that, a second.
+    #[arg(long, value_name = "CRITERION", value_parser = SteadyState::parse)]
+    pub steady: Option<SteadyState>,
+    /// Seconds that --steady looks at.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = parse_seconds, requires = "steady")]
+    pub steady_window: f64,
+    /// Seconds that are measured before the first window of --steady begins.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = parse_seconds, requires = "steady")]
+    pub steady_after: f64,
+    /// First byte to use, or such a percentage of the target as 25%.
+    #[arg(long, default_value = "0", value_parser = parse_amount)]
+    pub offset: Amount,
+    /// Use only so many bytes from there on, or such a percentage of the target as 50%. A file that is written and
+    /// not there is made with this size.
+    #[arg(long, value_parser = parse_amount)]
+    pub size: Option<Amount>,
     /// End when so many bytes have been moved, if that is before the time is over.
     #[arg(long, value_parser = parse_size)]
     pub io_bytes: Option<u64>,
+    /// End after so many I/Os, if that is before the time is over.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub number_ios: Option<u64>,
     /// I/Os that are due each second on each target, whether it keeps up or not; latency counts from when an I/O was
     /// due.
     #[arg(long, conflicts_with = "think_time")]
@@ -112,15 +142,37 @@ pub struct RunArguments {
     /// Write a page with plots to this file, too.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Percentiles of latency to report, such as 50:99:99.9.
+    #[arg(long, value_name = "LIST", value_parser = parse_percentile_list)]
+    pub percentiles: Option<PercentileList>,
+    /// A line on standard error every so many seconds, terminal or not.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub status_interval: Option<f64>,
+    /// Only say what would run.
+    #[arg(long)]
+    pub parse_only: bool,
     /// Ask for header digests.
     #[arg(long)]
     pub header_digest: bool,
     /// Ask for data digests.
     #[arg(long)]
     pub data_digest: bool,
-    /// Check what is read against what was written, and read everything back at the end.
+    /// Check what is read against what was written, and read everything back at the end. With a --rw that only reads:
+    /// check what an earlier run with --verify wrote.
     #[arg(long)]
     pub verify: bool,
+    /// Go once through everything and check what an earlier run with --verify wrote; nothing is written.
+    #[arg(long, conflicts_with_all = [
+        "rw", "verify", "time", "ramp", "io_bytes", "number_ios", "rate", "steady", "no_read_back", "fua", "flush_every",
+    ])]
+    pub verify_only: bool,
+    /// With --verify: don't read back at the end.
+    #[arg(long, requires = "verify")]
+    pub no_read_back: bool,
+    /// A file for what verification knows at the end: a run that writes makes it, one that only reads holds each block
+    /// against it, and finds lost writes, too.
+    #[arg(long, value_name = "FILE")]
+    pub verify_state: Option<PathBuf>,
     /// Carry on over lost connections: reconnect and send again what was outstanding.
     #[arg(long)]
     pub reconnect: bool,
@@ -135,6 +187,19 @@ pub struct RunArguments {
     pub target_socket: Option<PathBuf>,
 }
 
+/// Percentiles in rising order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PercentileList(pub Vec<f64>);
+
+/// A part of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of it.
+    Percent(u8),
+}
+
 /// Sizes of reads and of writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Splits(pub SizeSplit, pub SizeSplit);
@@ -145,13 +210,24 @@ impl RunArguments {
         if self.json { Format::Json } else { self.output_format }
     }
 
+    /// How often a line of progress is written that stays.
+    pub fn status_interval(&self) -> Option<Duration> {
+        self.status_interval.filter(|seconds| *seconds > 0.0).map(Duration::from_secs_f64)
+    }
+
     /// What follows one another: the stages of the job file, or one stage of one job for each target. And warnings.
     ///
     /// # Errors
     /// When the job file can't be read, or several targets would take the place of its filenames.
     pub fn stages(&self) -> Result<(Vec<Stage>, Vec<String>), String> {
-        let Some(path) = &self.job_file else { return Ok((vec![Stage::new(self.jobs())], Vec::new())) };
         let mut targets = self.targets();
+        if self.verify_state.is_some() && targets.len() > 1 {
+            return Err("one --verify-state is of one target; give each target a run of its own".into());
+        }
+        if self.verify_state.is_some() && !self.verify && !self.verify_only {
+            return Err("--verify-state goes with --verify or --verify-only".into());
+        }
+        let Some(path) = &self.job_file else { return Ok((vec![Stage::new(self.jobs())], Vec::new())) };
         if targets.len() > 1 {
             return Err("a job file takes one target of the command line, in place of its filenames".into());
         }
@@ -164,6 +240,9 @@ impl RunArguments {
         let mut file = job_file::read(path, &defaults).map_err(|error| error.to_string())?;
         for job in file.stages.iter_mut().flat_map(|stage| &mut stage.jobs) {
             self.settle(&mut job.target);
+            if let Some(PercentileList(percentiles)) = &self.percentiles {
+                job.percentiles.clone_from(percentiles);
+            }
         }
         Ok((file.stages, file.warnings))
     }
@@ -189,9 +268,8 @@ impl RunArguments {
     pub fn jobs(&self) -> Vec<Job> {
         let targets = self.targets();
         let several = targets.len() > 1;
-        let name = |index: usize| {
-            if several { format!("{}-{}", self.rw.name(), index + 1) } else { self.rw.name().to_owned() }
-        };
+        let kind = if self.verify_only { "verify" } else { self.rw.name() };
+        let name = |index: usize| if several { format!("{kind}-{}", index + 1) } else { kind.to_owned() };
         targets.into_iter().enumerate().map(|(index, target)| self.job(name(index), target)).collect()
     }
 
@@ -217,31 +295,60 @@ impl RunArguments {
             Some(Splits(reads, writes)) => (reads.clone(), writes.clone()),
             None => (SizeSplit::one(self.bs.0), SizeSplit::one(self.bs.1)),
         };
-        Job {
+        let steady = self.steady.map(|steady| SteadyState {
+            window: Duration::from_secs_f64(self.steady_window),
+            after: Duration::from_secs_f64(self.steady_after),
+            ..steady
+        });
+        let (offset, offset_percent) = match self.offset {
+            Amount::Bytes(bytes) => (bytes, 0),
+            Amount::Percent(percent) => (0, u16::from(percent)),
+        };
+        let (size, size_percent) = match self.size {
+            Some(Amount::Percent(percent)) => (None, Some(percent)),
+            Some(Amount::Bytes(bytes)) => (Some(bytes), None),
+            None => (None, None),
+        };
+        let job = Job {
             name,
             mode: self.rw,
             read_percent: self.rwmix,
+            trim_percent: self.trims,
+            zeroes_percent: self.zeroes,
             read_sizes,
             write_sizes,
             distribution: self.distribution,
+            random_percent: self.percentage_random,
+            align: self.blockalign,
             depth: self.iodepth,
             lanes: self.queues,
             cores: self.cores.iter().flatten().collect(),
-            offset: self.offset,
-            size: self.size,
+            offset,
+            size,
+            percentages: (offset_percent, size_percent),
             ramp: Duration::from_secs_f64(self.ramp),
             time: Duration::from_secs_f64(self.time),
             io_bytes: self.io_bytes,
+            io_count: self.number_ios,
             rate_iops: self.rate,
             arrivals: self.arrivals,
             think_time: Duration::from_secs_f64(self.think_time),
             fua: self.fua,
             flush_every: self.flush_every,
             verify: self.verify,
+            read_back: !self.no_read_back,
+            verify_state: self.verify_state.clone(),
+            steady,
+            percentiles: self.percentiles.clone().map_or(Vec::new(), |PercentileList(list)| list),
             seed: self.seed,
             busy: self.busy,
             ..Job::new(target)
+        };
+        if !self.verify_only {
+            return job;
         }
+        // Once through everything, however long that takes.
+        Job { mode: Mode::Read, verify: true, passes: Some(1), time: NO_LIMIT, ..job }
     }
 }
 
@@ -249,8 +356,23 @@ fn parse_block(text: &str) -> Result<u32, String> {
     u32::try_from(parse_size(text)?).map_err(|_| "too large for one I/O".into())
 }
 
-fn parse_offset(text: &str) -> Result<u64, String> {
-    if text.trim() == "0" { Ok(0) } else { parse_size(text) }
+fn parse_amount(text: &str) -> Result<Amount, String> {
+    match text.trim() {
+        "0" => Ok(Amount::Bytes(0)),
+        text => match text.strip_suffix('%') {
+            Some(number) => {
+                let percent = number.parse::<u8>().ok().filter(|percent| (1..=100).contains(percent));
+                percent
+                    .map(Amount::Percent)
+                    .ok_or_else(|| format!("{text:?} is not a percentage from 1 to 100"))
+            }
+            None => parse_size(text).map(Amount::Bytes),
+        },
+    }
+}
+
+fn parse_percentile_list(text: &str) -> Result<PercentileList, String> {
+    parse_percentiles(text).map(PercentileList)
 }
 
 fn parse_two_sizes(text: &str) -> Result<(u32, u32), String> {

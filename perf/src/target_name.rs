@@ -1,5 +1,6 @@
 //! A target as one word: `nvme-tcp://ADDRESS[:PORT]/NQN[?nsid=N&hdgst&ddgst&hostnqn=NQN&reconnect]`,
-//! `pcie://ADDRESS[?nsid=N&environment=NAME]`, or the path of a file.
+//! `pcie://ADDRESS[?nsid=N&environment=NAME]`, or the path of a file. SPDK's words are read, too
+//! (`trtype:TCP adrfam:IPv4 traddr:ADDRESS trsvcid:PORT subnqn:NQN ns:N`).
 //!
 //! Command line, job files and reports write targets this way and no other; what is written by [`Target`]'s `Display`
 //! is read back as the same target.
@@ -14,13 +15,21 @@ use sledge_nvme::pci::{EnvironmentKind, PciAddress};
 use crate::job::{NvmeTcp, Pcie, Target};
 
 /// What an address of a namespace starts with.
-pub const SCHEME: &str = "nvme-tcp://";
+const SCHEME: &str = "nvme-tcp://";
 
 /// What an address of a namespace of a controller in this machine starts with.
 const PCIE_SCHEME: &str = "pcie://";
 
 /// NVMe/TCP's port for I/O when none is given.
 const PORT: u16 = 4420;
+
+/// What an address in SPDK's words starts with, one of both.
+const TRANSPORT_ID: [&str; 2] = ["trtype:", "trtype="];
+
+/// Whether a name is an address rather than a path.
+pub fn is_address(name: &str) -> bool {
+    [SCHEME, PCIE_SCHEME].iter().chain(&TRANSPORT_ID).any(|start| name.starts_with(start))
+}
 
 /// Why a word names no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +43,9 @@ pub enum TargetNameError {
     /// There is no subsystem, or its name is not an NQN.
     #[error("{0:?} is not the NQN of a subsystem: {1}")]
     Nqn(String, String),
+    /// Not an address in SPDK's words.
+    #[error("{0:?}: {1}")]
+    TransportId(String, String),
     /// Not the PCI address of a function.
     #[error("{0:?} is no PCI address, as 0000:00:04.0")]
     PciAddress(String),
@@ -57,6 +69,9 @@ impl FromStr for Target {
     fn from_str(name: &str) -> Result<Self, TargetNameError> {
         if let Some(rest) = name.strip_prefix(PCIE_SCHEME) {
             return parse_pcie(rest).map(Self::Pcie);
+        }
+        if TRANSPORT_ID.iter().any(|start| name.starts_with(start)) {
+            return parse_transport_id(name);
         }
         match name.strip_prefix(SCHEME) {
             Some(rest) => parse(rest).map(Self::NvmeTcp),
@@ -108,6 +123,41 @@ fn parse_pcie(rest: &str) -> Result<Pcie, TargetNameError> {
         }
     }
     Ok(Pcie { address: address.to_string(), nsid, environment: environment.to_string() })
+}
+
+/// An address in SPDK's words, as its tools and its engine for fio take it.
+fn parse_transport_id(text: &str) -> Result<Target, TargetNameError> {
+    let wrong = |reason: &str| TargetNameError::TransportId(text.into(), reason.into());
+    let (mut kind, mut address, mut port, mut nqn, mut hostnqn, mut nsid) = ("", "", "", "", None, "1");
+    for word in text.split_whitespace() {
+        let Some((key, value)) = word.split_once(['=', ':']) else { return Err(wrong("not KEY:VALUE")) };
+        match key.to_ascii_lowercase().as_str() {
+            "trtype" => kind = value,
+            "traddr" => address = value,
+            "trsvcid" => port = value,
+            "subnqn" => nqn = value,
+            "hostnqn" => hostnqn = Some(value),
+            "ns" | "nsid" => nsid = value,
+            // The address says it.
+            "adrfam" | "priority" => {}
+            other => return Err(wrong(&format!("{other:?} is unknown"))),
+        }
+    }
+    match kind.to_ascii_lowercase().as_str() {
+        // In a list of files a colon has another meaning, so dots stand for it there.
+        "pcie" if !address.contains(':') => {
+            parse_pcie(&format!("{}?nsid={nsid}", address.replacen('.', ":", 2))).map(Target::Pcie)
+        }
+        "pcie" => parse_pcie(&format!("{address}?nsid={nsid}")).map(Target::Pcie),
+        "tcp" if nqn.is_empty() => Err(wrong("there is no subnqn")),
+        "tcp" => {
+            let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+            let port = if port.is_empty() { String::new() } else { format!(":{port}") };
+            let host = hostnqn.map_or(String::new(), |nqn| format!("&hostnqn={nqn}"));
+            parse(&format!("{address}{port}/{nqn}?nsid={nsid}{host}")).map(Target::NvmeTcp)
+        }
+        _ => Err(wrong("there are trtype:TCP and trtype:PCIe")),
+    }
 }
 
 fn parse_nsid(number: &str) -> Result<u32, TargetNameError> {
@@ -191,6 +241,16 @@ mod tests {
                 "pcie://0000:0a:00.1?nsid=2&environment=uio_pci_generic",
             ),
             ("pcie://0000:00:04.0?environment=vfio", "pcie://0000:00:04.0?nsid=1"),
+            (
+                "trtype:TCP adrfam:IPv4 traddr:10.0.0.1 trsvcid:4421 subnqn:nqn.2016-06.io.spdk:c",
+                "nvme-tcp://10.0.0.1:4421/nqn.2016-06.io.spdk:c?nsid=1",
+            ),
+            (
+                "trtype=TCP adrfam=IPv6 traddr=::1 subnqn=nqn.2016-06.io.spdk:c ns=3",
+                "nvme-tcp://[::1]:4420/nqn.2016-06.io.spdk:c?nsid=3",
+            ),
+            ("trtype=PCIe traddr=0000.04.00.0 ns=2", "pcie://0000:04:00.0?nsid=2"),
+            ("trtype:PCIe traddr:0000:04:00.0", "pcie://0000:04:00.0?nsid=1"),
             ("/dev/nvme0n1", "/dev/nvme0n1"),
             ("data", "data"),
         ] {
@@ -210,6 +270,10 @@ mod tests {
             ("pcie://0000:00:04.0?nsid=0", "namespace"),
             ("pcie://0000:00:04.0?environment=spdk", "environment"),
             ("pcie://0000:00:04.0?hdgst", "hdgst"),
+            ("trtype:RDMA traddr:10.0.0.1", "there are trtype:TCP and trtype:PCIe"),
+            ("trtype:TCP traddr:10.0.0.1", "no subnqn"),
+            ("trtype:TCP traddr:x subnqn:nqn.2016-06.io.spdk:c", "ADDRESS"),
+            ("trtype:TCP traddr:10.0.0.1 queue:1", "unknown"),
             ("nvme-tcp://", "ADDRESS"),
             ("nvme-tcp://::1/nqn.2016-06.io.spdk:c", "brackets"),
             ("nvme-tcp://host/nqn.2016-06.io.spdk:c", "host"),

@@ -51,7 +51,7 @@ fn failures_are_one_line_and_status_one() {
         (address, format!("--nqn {NQN} --nsid 5"), "Identify Namespace failed"),
         (address, format!("--nqn {NQN} --bs 1000"), "not a multiple of 512"),
         (address, format!("--nqn {NQN} --bs 1m"), "over the controller's limit"),
-        (address, format!("--nqn {NQN} --rw read --verify"), "use a --rw that writes"),
+        (address, format!("--nqn {NQN} --rw trim --verify"), "use a --rw that writes or reads"),
         (address, format!("--nqn {NQN} --rw read --size 4k --queues 2"), "too few"),
         (address, format!("--nqn {NQN} --cores 900"), "core 900 is not available"),
     ] {

@@ -30,7 +30,7 @@ pub struct Lane {
     pub idle: Vec<IoCompletion>,
     /// Whether I/Os differ in size.
     pub resizes: bool,
-    /// Memory of I/Os without data, by token; empty without flushes.
+    /// Memory of I/Os without data, by token; empty where all I/Os have some, or none has.
     pub aside: Vec<Segments>,
     /// Writes until the next flush; `None` without flushes.
     pub until_flush: Option<u32>,
@@ -79,10 +79,10 @@ impl Lane {
     /// Gives an I/O's memory the length it needs, or puts it aside for one that needs none.
     #[inline]
     pub fn prepare(&mut self, token: u64, step: &Step, data: &mut Segments) {
-        if step.kind == Kind::Flush
-            && let Some(place) = self.aside.get_mut(token as usize)
-        {
-            *place = std::mem::take(data);
+        if !step.kind.moves_data() {
+            if let Some(place) = self.aside.get_mut(token as usize) {
+                *place = std::mem::take(data);
+            }
             return;
         }
         if self.resizes

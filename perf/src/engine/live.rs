@@ -4,6 +4,7 @@
 
 use crate::job::Job;
 use crate::results::Second;
+use crate::workload::DIRECTIONS;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -42,8 +43,8 @@ pub struct LiveJob {
 #[repr(align(128))]
 struct Seat {
     phase: AtomicU8,
-    ios: [AtomicU64; 3],
-    bytes: [AtomicU64; 3],
+    ios: [AtomicU64; DIRECTIONS],
+    bytes: [AtomicU64; DIRECTIONS],
     errors: AtomicU64,
 }
 
@@ -70,13 +71,13 @@ impl LiveJob {
         PHASES[usize::from(last).min(PHASES.len() - 1)]
     }
 
-    /// Reads, writes and deallocations that have ended since the load began.
-    pub fn ios(&self) -> [u64; 3] {
+    /// I/Os of each direction that have ended since the load began.
+    pub fn ios(&self) -> [u64; DIRECTIONS] {
         self.sum(|seat| &seat.ios)
     }
 
     /// Bytes that they moved.
-    pub fn bytes(&self) -> [u64; 3] {
+    pub fn bytes(&self) -> [u64; DIRECTIONS] {
         self.sum(|seat| &seat.bytes)
     }
 
@@ -91,7 +92,7 @@ impl LiveJob {
         self.latest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    fn sum(&self, of: impl Fn(&Seat) -> &[AtomicU64; 3]) -> [u64; 3] {
+    fn sum(&self, of: impl Fn(&Seat) -> &[AtomicU64; DIRECTIONS]) -> [u64; DIRECTIONS] {
         std::array::from_fn(|kind| self.seats.iter().map(|seat| of(seat)[kind].load(Ordering::Relaxed)).sum())
     }
 
@@ -101,9 +102,15 @@ impl LiveJob {
         }
     }
 
-    pub(super) fn set_counts(&self, seat: usize, ios: [u64; 3], bytes: [u64; 3], errors: u64) {
+    pub(super) fn set_counts(
+        &self,
+        seat: usize,
+        ios: [u64; DIRECTIONS],
+        bytes: [u64; DIRECTIONS],
+        errors: u64,
+    ) {
         let Some(seat) = self.seats.get(seat) else { return };
-        for kind in 0..3 {
+        for kind in 0..DIRECTIONS {
             seat.ios[kind].store(ios[kind], Ordering::Relaxed);
             seat.bytes[kind].store(bytes[kind], Ordering::Relaxed);
         }
@@ -127,9 +134,9 @@ mod tests {
         job.cores = vec![0, 1];
         let live = Live::new(&[job]);
         let job = &live.jobs()[0];
-        job.set_counts(0, [1, 2, 3], [4, 5, 6], 0);
-        job.set_counts(1, [10, 20, 30], [40, 50, 60], 2);
-        assert_eq!((job.ios(), job.bytes(), job.errors()), ([11, 22, 33], [44, 55, 66], 2));
+        job.set_counts(0, [1, 2, 3, 0], [4, 5, 6, 0], 0);
+        job.set_counts(1, [10, 20, 30, 7], [40, 50, 60, 8], 2);
+        assert_eq!((job.ios(), job.bytes(), job.errors()), ([11, 22, 33, 7], [44, 55, 66, 8], 2));
         job.set_phase(0, Phase::Ended);
         assert_eq!(job.phase(), Phase::Starting);
         job.set_phase(1, Phase::Measuring);

@@ -38,8 +38,8 @@ pub struct Load {
     pub fua: bool,
     /// Blocks of the largest I/O.
     pub most_blocks: u32,
-    /// Bytes that may still go while measuring.
-    pub budget: Option<u64>,
+    /// What may still go while measuring.
+    pub budget: Option<Budget>,
     pub errors: u64,
     pub first_error: Option<String>,
     /// I/Os whose data was checked.
@@ -48,6 +48,30 @@ pub struct Load {
     pub finished: Option<Instant>,
     /// Wakes the reactor when an I/O is due.
     pub wake: Wake,
+}
+
+/// What ends a job before its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    bytes: u64,
+    ios: u64,
+}
+
+impl Budget {
+    /// So many bytes and I/Os, where there is an end to them.
+    pub fn new(bytes: Option<u64>, ios: Option<u64>) -> Option<Self> {
+        let budget = Self { bytes: bytes.unwrap_or(u64::MAX), ios: ios.unwrap_or(u64::MAX) };
+        (bytes.is_some() || ios.is_some()).then_some(budget)
+    }
+
+    fn is_over(self) -> bool {
+        self.bytes == 0 || self.ios == 0
+    }
+
+    fn take(&mut self, step: &Step, shift: u32) {
+        self.bytes = self.bytes.saturating_sub(u64::from(step.blocks) << shift);
+        self.ios = self.ios.saturating_sub(u64::from(step.kind != Kind::Flush));
+    }
 }
 
 /// Calls the load each turn.
@@ -115,7 +139,8 @@ impl Load {
                 wake_at = Some(wake_at.map_or(next, |earliest| earliest.min(next)));
             }
         }
-        let over = matches!(self.stage, Stage::Drain | Stage::ReadBack) || self.budget == Some(0);
+        let over =
+            matches!(self.stage, Stage::Drain | Stage::ReadBack) || self.budget.is_some_and(Budget::is_over);
         if over {
             if outstanding == 0 && self.finished.is_none() {
                 self.finished = Some(precise_now());
@@ -149,10 +174,13 @@ impl Load {
             let bytes = u64::from(step.blocks) << lane.shift;
             self.meter.record(step.kind, (at - since).as_nanos() as u64, bytes);
         }
-        if step.kind == Kind::Flush {
-            completion.data = lane.aside.get_mut(token).map(std::mem::take).unwrap_or_default();
-        } else {
+        if step.kind.moves_data() {
             lane.pace.ended(at);
+        } else {
+            completion.data = lane.aside.get_mut(token).map(std::mem::take).unwrap_or_default();
+            if step.kind != Kind::Flush {
+                lane.pace.ended(at);
+            }
         }
         if let Some(verifier) = lane.verifier.as_mut() {
             if success && step.kind == Kind::Read {
@@ -190,13 +218,13 @@ impl Load {
             let next = match (self.stage, self.budget) {
                 (Stage::ReadBack, _) => lane.next_read_back(at, self.most_blocks),
                 // The last writes are flushed too.
-                (Stage::Measure, Some(0)) if lane.until_flush != Some(0) => None,
+                (Stage::Measure, Some(budget)) if budget.is_over() && lane.until_flush != Some(0) => None,
                 _ => lane.next(at),
             };
             let Some(due) = next else { break };
             let Some(IoCompletion { token, mut data, .. }) = lane.idle.pop() else { break };
-            if let Some(left) = self.budget.as_mut().filter(|_| self.stage == Stage::Measure) {
-                *left = left.saturating_sub(u64::from(due.step.blocks) << lane.shift);
+            if let Some(budget) = self.budget.as_mut().filter(|_| self.stage == Stage::Measure) {
+                budget.take(&due.step, lane.shift);
             }
             lane.prepare(token, &due.step, &mut data);
             lane.places[token as usize] = due;

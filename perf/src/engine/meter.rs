@@ -3,7 +3,7 @@
 //! Each I/O is counted once, in the current second; seconds are added to the total as they end.
 
 use crate::histogram::Latencies;
-use crate::workload::{KINDS, Kind};
+use crate::workload::{DIRECTIONS, KINDS, Kind};
 
 /// Counts by kind of I/O.
 #[derive(Clone, Debug)]
@@ -32,8 +32,8 @@ impl Counts {
         }
     }
 
-    /// I/Os of reads, writes and deallocations.
-    pub fn ios(&self) -> [u64; 3] {
+    /// I/Os of each direction.
+    pub fn ios(&self) -> [u64; DIRECTIONS] {
         std::array::from_fn(|kind| self.latencies[kind].count())
     }
 }
@@ -44,12 +44,12 @@ pub struct Meter {
     second: Counts,
     total: Counts,
     /// What was forgotten: for those who watch.
-    before: ([u64; 3], [u64; 3]),
+    before: ([u64; DIRECTIONS], [u64; DIRECTIONS]),
 }
 
 impl Meter {
     pub fn new() -> Self {
-        Self { second: Counts::new(), total: Counts::new(), before: ([0; 3], [0; 3]) }
+        Self { second: Counts::new(), total: Counts::new(), before: ([0; DIRECTIONS], [0; DIRECTIONS]) }
     }
 
     /// Counts an I/O.
@@ -78,8 +78,8 @@ impl Meter {
         &self.total
     }
 
-    /// I/Os and bytes of reads, writes and deallocations since the load began.
-    pub fn so_far(&self) -> ([u64; 3], [u64; 3]) {
+    /// I/Os and bytes of each direction since the load began.
+    pub fn so_far(&self) -> ([u64; DIRECTIONS], [u64; DIRECTIONS]) {
         let (second, total) = (self.second.ios(), self.total.ios());
         let ios = std::array::from_fn(|kind| self.before.0[kind] + second[kind] + total[kind]);
         let bytes = |kind: usize| self.before.1[kind] + self.second.bytes[kind] + self.total.bytes[kind];

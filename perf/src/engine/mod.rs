@@ -11,6 +11,7 @@
 //! | `load`, `lane` | the hot loop |
 //! | `waker` | wakes the reactor when an I/O is due |
 //! | `meter`, `series` | what is counted, and each second of it |
+//! | `steady` | whether its rate is steady |
 //! | `live` | what others may see of it meanwhile |
 //! | `cpu` | processor time |
 
@@ -21,6 +22,7 @@ mod load;
 mod meter;
 mod plan;
 mod series;
+mod steady;
 mod waker;
 mod worker;
 
@@ -36,7 +38,7 @@ pub use live::{Live, Phase};
 
 use crate::histogram::Latencies;
 use crate::interrupt;
-use crate::job::Job;
+use crate::job::{Job, SteadyState};
 use crate::results::{Direction, JobResults, Results};
 use crate::target::{self, Attached, Session, TargetError};
 use crate::workload::Kind;
@@ -79,6 +81,9 @@ pub enum RunError {
     /// A target can't be used.
     #[error("{0}")]
     Target(#[from] TargetError),
+    /// One of several targets can't be used.
+    #[error("{0}: {1}")]
+    OneTarget(String, TargetError),
     /// Jobs that contradict themselves or their targets.
     #[error("{0}")]
     Options(String),
@@ -111,14 +116,41 @@ struct JobShared {
     index: usize,
     live: Arc<Live>,
     series: Series,
-    /// One of them failed.
-    failed: AtomicBool,
+    /// One of them failed, or the job is steady.
+    over: AtomicBool,
+    /// When the job ends, where it ends by that.
+    steady: Option<SteadyState>,
+    is_steady: AtomicBool,
+    /// Another job has ended all jobs.
+    all_over: Arc<AtomicBool>,
 }
 
 impl JobShared {
+    fn new(index: usize, job: &Job, live: Arc<Live>, all_over: Arc<AtomicBool>) -> Self {
+        Self {
+            index,
+            live,
+            series: Series::new(job.cores.len()),
+            over: AtomicBool::new(false),
+            steady: job.steady,
+            is_steady: AtomicBool::new(false),
+            all_over,
+        }
+    }
+
     /// Whether the job shall end early.
     fn is_over(&self) -> bool {
-        self.failed.load(Ordering::Relaxed) || interrupt::is_set()
+        let over = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        over(&self.over) || over(&self.all_over) || interrupt::is_set()
+    }
+
+    /// A second has been measured on all reactors.
+    fn second_ended(&self) {
+        let steady = |asked: &SteadyState| self.series.ended(|seconds| steady::is_steady(seconds, asked));
+        if self.steady.as_ref().is_some_and(steady) {
+            self.is_steady.store(true, Ordering::Relaxed);
+            self.over.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -163,20 +195,20 @@ fn run_on(
     for job in jobs {
         let first = job.cores.first().and_then(handle).ok_or(ReactorGone)?;
         let lanes = job.cores.len() * usize::from(job.lanes);
-        let attached = Attached::new(job, lanes, first, reactors.handles(), session)?;
+        let attached = Attached::new(job, lanes, first, reactors.handles(), session);
+        let attached = attached.map_err(|error| match jobs {
+            [_] => RunError::Target(error),
+            _ => RunError::OneTarget(job.target.to_string(), error),
+        })?;
         plans.push(Plan::new(job, attached)?);
     }
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run = mix(began.as_nanos() as u64 ^ u64::from(std::process::id()) << 32);
     let barrier = Arc::new(Barrier::default());
+    let all_over = Arc::new(AtomicBool::new(false));
     let mut running: Vec<(usize, Remote<Result<Outcome, RunError>>)> = Vec::new();
     for (index, plan) in plans.iter().enumerate() {
-        let shared = Arc::new(JobShared {
-            index,
-            live: options.live.clone(),
-            series: Series::new(plan.job.cores.len()),
-            failed: AtomicBool::new(false),
-        });
+        let shared = Arc::new(JobShared::new(index, &plan.job, options.live.clone(), all_over.clone()));
         for (seat, core) in plan.job.cores.iter().enumerate() {
             let reactor = handle(core).ok_or(ReactorGone)?;
             let task = Task { plan: plan.clone(), seat, core: *core, run };
@@ -198,6 +230,8 @@ fn run_on(
     while barrier.ready.load(Ordering::Acquire) < count && !abandoned() {
         pause();
     }
+    // From here on there is something to report.
+    interrupt::defer();
     barrier.go.store(true, Ordering::Release);
     let target_cpu = options.target_pid.and_then(|pid| {
         while barrier.measuring.load(Ordering::Acquire) == 0 && !abandoned() {
@@ -227,8 +261,10 @@ fn run_on(
 }
 
 /// One job's results from those of its cores.
-fn gather(plan: &Plan, outcomes: Vec<Outcome>) -> JobResults {
+fn gather(plan: &Plan, mut outcomes: Vec<Outcome>) -> JobResults {
     let mut job = plan.job.clone();
+    let states = outcomes.iter_mut().flat_map(|outcome| std::mem::take(&mut outcome.states)).collect();
+    let unsaved = plan.save_state(outcomes.first().map_or(0, |outcome| outcome.run), states).err();
     if let Some(depth) = outcomes.iter().map(|outcome| outcome.depth).min() {
         job.depth = depth as u16;
     }
@@ -240,16 +276,20 @@ fn gather(plan: &Plan, outcomes: Vec<Outcome>) -> JobResults {
         }
         direction
     };
+    let job_is_steady =
+        job.steady.map(|_| outcomes.iter().any(|outcome| outcome.shared.is_steady.load(Ordering::Relaxed)));
     JobResults {
         job,
         reads: direction(Kind::Read),
         writes: direction(Kind::Write),
         trims: direction(Kind::Trim),
+        zeroes: direction(Kind::Zeroes),
         flushes: direction(Kind::Flush),
         elapsed: outcomes.iter().map(|outcome| outcome.elapsed).max().unwrap_or_default(),
         seconds: outcomes.first().map(|outcome| outcome.shared.series.seconds()).unwrap_or_default(),
-        errors: outcomes.iter().map(|outcome| outcome.errors).sum(),
-        first_error: outcomes.iter().find_map(|outcome| outcome.first_error.clone()),
+        errors: outcomes.iter().map(|outcome| outcome.errors).sum::<u64>() + u64::from(unsaved.is_some()),
+        first_error: outcomes.iter().find_map(|outcome| outcome.first_error.clone()).or(unsaved),
+        steady: job_is_steady,
         verified: outcomes.iter().map(|outcome| outcome.verified).sum(),
         backlog: outcomes.iter().map(|outcome| outcome.backlog).sum(),
     }

@@ -3,13 +3,17 @@
 use super::RunError;
 use crate::job::{Distribution, Job};
 use crate::target::Attached;
-use crate::verify::MAX_PLACES;
+use crate::verify::{Author, Earlier, LaneState, MAX_PLACES, State, Verifier};
 use crate::workload::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Largest I/O: one buffer of the pool.
 const MAX_BYTES: u32 = 1 << 20;
 /// Most I/Os outstanding on a lane: what a queue of a disk takes.
 const MAX_DEPTH: u16 = 1024;
+/// A rate of one second has nothing to be compared with.
+const MIN_WINDOW: Duration = Duration::from_secs(2);
 /// Memory of a reactor that is not for I/O of the jobs.
 const SPARE_BYTES: usize = 8 << 20;
 
@@ -26,6 +30,8 @@ pub struct Plan {
     pub resizes: bool,
     /// Blocks of which all sizes are multiples.
     pub grain: u32,
+    /// What an earlier run left, for a job that checks it.
+    earlier: Option<Arc<State>>,
     /// What lanes use, all of them together.
     whole: Range,
     /// What each lane uses: the whole, or so many blocks of its own.
@@ -39,55 +45,72 @@ fn problem(job: &Job, text: String) -> RunError {
 /// The sizes that a job uses.
 fn sizes(job: &Job) -> Vec<u32> {
     let reads = job.mode.reads(job.read_percent).then_some(&job.read_sizes);
-    let writes = (job.mode.writes(job.read_percent) || job.mode.trims()).then_some(&job.write_sizes);
+    let writes = job.modifies().then_some(&job.write_sizes);
     reads.into_iter().chain(writes).flat_map(|split| split.0.iter()).map(|(bytes, _)| *bytes).collect()
 }
 
 fn buffer_bytes(job: &Job) -> usize {
-    if job.mode.trims() { 0 } else { sizes(job).into_iter().max().unwrap_or(0) as usize }
+    if !job.moves_data() { 0 } else { sizes(job).into_iter().max().unwrap_or(0) as usize }
 }
 
 /// Checks what can be known of a job without its target.
 pub fn check(job: &Job) -> Result<(), RunError> {
     let lanes = job.cores.len() * usize::from(job.lanes);
-    let says = if let Some(bytes) =
-        sizes(job).into_iter().find(|bytes| !bytes.is_multiple_of(512) || *bytes == 0)
-    {
-        format!("an I/O of {bytes} bytes is not a multiple of 512")
-    } else if let Some(bytes) = sizes(job).into_iter().find(|bytes| *bytes > MAX_BYTES && !job.mode.trims()) {
-        format!("an I/O of {bytes} bytes is over the limit of {MAX_BYTES}")
-    } else if [&job.read_sizes, &job.write_sizes]
-        .iter()
-        .any(|split| split.0.iter().map(|(_, share)| u32::from(*share)).sum::<u32>() != 100)
-    {
-        "the shares of the block sizes don't add up to 100".to_owned()
-    } else if job.read_percent > 100 {
-        format!("{} percent of reads", job.read_percent)
-    } else if !(1..=MAX_DEPTH).contains(&job.depth) {
-        format!("a depth of {} is not in 1 to {MAX_DEPTH}", job.depth)
-    } else if lanes == 0 {
-        "no core, or no lane".to_owned()
-    } else if (1..job.cores.len()).any(|index| job.cores[..index].contains(&job.cores[index])) {
-        "a core is named twice".to_owned()
-    } else if job.rate_iops.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-        "a rate has to be above zero".to_owned()
-    } else if job.rate_iops.is_some() && !job.think_time.is_zero() {
-        "a rate leaves no time for thinking: use one of both".to_owned()
-    } else if job.flush_every == Some(0) {
-        "a flush after zero writes".to_owned()
-    } else if job.verify && !job.mode.writes(job.read_percent) {
-        "verification checks what the run itself wrote: use a --rw that writes".to_owned()
-    } else {
-        match job.distribution {
-            Distribution::Zipf(theta) if !(theta > 0.0 && theta <= 100.0) => {
-                format!("Zipf's theta has to be above 0 and at most 100, not {theta}")
+    let says =
+        if let Some(bytes) = sizes(job).into_iter().find(|bytes| !bytes.is_multiple_of(512) || *bytes == 0) {
+            format!("an I/O of {bytes} bytes is not a multiple of 512")
+        } else if let Some(bytes) =
+            sizes(job).into_iter().find(|bytes| *bytes > MAX_BYTES && job.moves_data())
+        {
+            format!("an I/O of {bytes} bytes is over the limit of {MAX_BYTES}")
+        } else if [&job.read_sizes, &job.write_sizes]
+            .iter()
+            .any(|split| split.0.iter().map(|(_, share)| u32::from(*share)).sum::<u32>() != 100)
+        {
+            "the shares of the block sizes don't add up to 100".to_owned()
+        } else if job.read_percent > 100 {
+            format!("{} percent of reads", job.read_percent)
+        } else if !(1..=MAX_DEPTH).contains(&job.depth) {
+            format!("a depth of {} is not in 1 to {MAX_DEPTH}", job.depth)
+        } else if lanes == 0 {
+            "no core, or no lane".to_owned()
+        } else if (1..job.cores.len()).any(|index| job.cores[..index].contains(&job.cores[index])) {
+            "a core is named twice".to_owned()
+        } else if job.rate_iops.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+            "a rate has to be above zero".to_owned()
+        } else if job.rate_iops.is_some() && !job.think_time.is_zero() {
+            "a rate leaves no time for thinking: use one of both".to_owned()
+        } else if job.flush_every == Some(0) {
+            "a flush after zero writes".to_owned()
+        } else if job.io_count == Some(0) {
+            "an end after zero I/Os".to_owned()
+        } else if job.random_percent > 100 {
+            format!("{} percent of random places", job.random_percent)
+        } else if job.align.is_some_and(|bytes| bytes == 0 || !bytes.is_multiple_of(512)) {
+            "an alignment has to be a multiple of 512".to_owned()
+        } else if job.trim_percent.saturating_add(job.zeroes_percent) > 100 {
+            "deallocations and writes of zeroes together are over 100 percent".to_owned()
+        } else if job.trim_percent.saturating_add(job.zeroes_percent) > 0
+            && (job.mode.trims_first() || !job.mode.writes(job.read_percent))
+        {
+            format!("{} writes nothing that could be deallocated or zeroed instead", job.mode.name())
+        } else if job.verify && !job.moves_data() {
+            "verification needs I/Os that move data: use a --rw that writes or reads".to_owned()
+        } else if job.steady.as_ref().is_some_and(|steady| {
+            steady.window < MIN_WINDOW || !(steady.limit > 0.0 && steady.limit.is_finite())
+        }) {
+            "a steady state needs a window of at least 2 seconds and a limit above zero".to_owned()
+        } else {
+            match job.distribution {
+                Distribution::Zipf(theta) if !(theta > 0.0 && theta <= 100.0) => {
+                    format!("Zipf's theta has to be above 0 and at most 100, not {theta}")
+                }
+                Distribution::Pareto(h) if !(h > 0.0 && h < 1.0) => {
+                    format!("Pareto's h has to be between 0 and 1, not {h}")
+                }
+                _ => return Ok(()),
             }
-            Distribution::Pareto(h) if !(h > 0.0 && h < 1.0) => {
-                format!("Pareto's h has to be between 0 and 1, not {h}")
-            }
-            _ => return Ok(()),
-        }
-    };
+        };
     Err(problem(job, says))
 }
 
@@ -118,7 +141,7 @@ impl Plan {
         }
         if let Some(most) = attached.max_transfer
             && let Some(bytes) =
-                sizes(job).into_iter().find(|bytes| !job.mode.trims() && u64::from(*bytes) > most)
+                sizes(job).into_iter().find(|bytes| job.moves_data() && u64::from(*bytes) > most)
         {
             return Err(problem(
                 job,
@@ -127,6 +150,11 @@ impl Plan {
         }
         if let Some(granted) = attached.max_lanes.filter(|granted| *granted < lanes) {
             return Err(problem(job, format!("{lanes} queues are wanted, the controller grants {granted}")));
+        }
+        let job = &settle(job, attached.geometry.bytes());
+        if let Some(align) = job.align.filter(|align| !align.is_multiple_of(block_bytes)) {
+            let text = format!("an alignment of {align} is not a multiple of the block size {block_bytes}");
+            return Err(problem(job, text));
         }
         if !job.offset.is_multiple_of(u64::from(block_bytes)) {
             let text = format!("the offset {} is not a multiple of the block size {block_bytes}", job.offset);
@@ -138,15 +166,18 @@ impl Plan {
         let whole = Range { first, blocks: bytes / u64::from(block_bytes) };
         let in_blocks = || sizes(job).into_iter().map(|bytes| bytes / block_bytes);
         let (smallest, largest) = (in_blocks().min().unwrap_or(1), in_blocks().max().unwrap_or(1));
-        let grain = in_blocks().fold(0, common_divisor).max(1);
-        // Random lanes may meet; streams, and what is verified, have blocks of their own.
-        let own_blocks = (!job.mode.is_random() || job.verify).then(|| {
-            let most = if job.verify { MAX_PLACES * u64::from(grain) } else { u64::MAX };
+        let align = job.align.map(|bytes| bytes / block_bytes);
+        let grain = in_blocks().chain(align).fold(0, common_divisor).max(1);
+        // What is verified by those who write it, who keep track of each place.
+        let is_tracked = job.verify && job.writes();
+        // Random lanes may meet; streams, and what is tracked, have blocks of their own.
+        let own_blocks = (!job.mode.is_random() || is_tracked).then(|| {
+            let most = if is_tracked { MAX_PLACES * u64::from(grain) } else { u64::MAX };
             let own = (whole.blocks / lanes).min(most);
             own - own % u64::from(smallest)
         });
         let of_lane = own_blocks.unwrap_or(whole.blocks);
-        let least = u64::from(largest) * if job.verify { u64::from(job.depth) } else { 1 };
+        let least = u64::from(largest) * if is_tracked { u64::from(job.depth) } else { 1 };
         if of_lane < least {
             return Err(problem(job, format!("{bytes} bytes are too few for {lanes} queues of this load")));
         }
@@ -157,10 +188,54 @@ impl Plan {
             let bytes = size.saturating_mul(passes);
             job.io_bytes = Some(job.io_bytes.map_or(bytes, |most| most.min(bytes)));
         }
+        let earlier = match &job.verify_state {
+            Some(path) if !job.writes() => {
+                let state = State::load(path);
+                let state = state.map_err(|error| problem(&job, format!("{}: {error}", path.display())))?;
+                if state.block_bytes != block_bytes {
+                    let text = format!("{} is of blocks of {} bytes", path.display(), state.block_bytes);
+                    return Err(problem(&job, text));
+                }
+                Some(Arc::new(state))
+            }
+            _ => None,
+        };
         let buffer_bytes = buffer_bytes(&job);
         // Reading back joins what was written apart.
-        let resizes = buffer_bytes > 0 && (smallest != largest || job.verify);
-        Ok(Self { job, attached, buffer_bytes, resizes, grain, whole, own_blocks })
+        let resizes = buffer_bytes > 0 && (smallest != largest || is_tracked);
+        Ok(Self { job, attached, buffer_bytes, resizes, grain, earlier, whole, own_blocks })
+    }
+
+    /// What checks the reads of a lane on `range`, in run number `run`.
+    pub fn verifier(&self, run: u64, range: Range) -> Option<Verifier> {
+        let author = Author { run, seed: self.job.seed };
+        let block_bytes = self.attached.geometry.block_bytes;
+        match (self.job.verify, self.job.writes()) {
+            (false, _) => None,
+            (true, true) => Some(Verifier::new(author, range, block_bytes, self.grain)),
+            (true, false) => {
+                let earlier = Earlier::new(self.earlier.clone(), block_bytes);
+                Some(Verifier::of_earlier(author, range, block_bytes, earlier))
+            }
+        }
+    }
+
+    /// Whether what verification knows in the end is kept.
+    pub fn keeps_state(&self) -> bool {
+        self.job.verify && self.job.writes() && self.job.verify_state.is_some()
+    }
+
+    /// Keeps what verification knew at the end of run number `run`, if that was asked for.
+    ///
+    /// # Errors
+    /// Why it can't be kept, in words.
+    pub fn save_state(&self, run: u64, mut lanes: Vec<LaneState>) -> Result<(), String> {
+        let Some(path) = self.job.verify_state.as_ref().filter(|_| self.keeps_state()) else { return Ok(()) };
+        lanes.sort_by_key(|lane| lane.first);
+        let author = Author { run, seed: self.job.seed };
+        let block_bytes = self.attached.geometry.block_bytes;
+        let state = State { author, block_bytes, grain: self.grain, lanes };
+        state.save(path).map_err(|error| format!("{}: {error}", path.display()))
     }
 
     /// What the lane of this index, counted over all cores, uses.
@@ -170,6 +245,20 @@ impl Plan {
             Some(blocks) => Range { first: self.whole.first + lane as u64 * blocks, blocks },
         }
     }
+}
+
+/// The job with percentages of the target's `bytes` turned into bytes: multiples of the smallest size.
+fn settle(job: &Job, bytes: u64) -> Job {
+    let mut job = job.clone();
+    let smallest = u64::from(sizes(&job).into_iter().min().unwrap_or(512).max(512));
+    // Percentages of a u64 need more room on the way.
+    let part = |percent: u64| (u128::from(bytes) * u128::from(percent) / 100) as u64 / smallest * smallest;
+    let (offset, size) = std::mem::take(&mut job.percentages);
+    if offset > 0 {
+        job.offset = job.offset.saturating_add(part(u64::from(offset)));
+    }
+    job.size = size.map(|percent| part(u64::from(percent))).or(job.size);
+    job
 }
 
 fn common_divisor(mut one: u32, mut other: u32) -> u32 {

@@ -6,6 +6,7 @@
 use super::meter::Counts;
 use crate::histogram::Latencies;
 use crate::results::Second;
+use crate::workload::DIRECTIONS;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,8 +30,8 @@ struct Open {
     parts: usize,
     length: Duration,
     latencies: Latencies,
-    ios: [u64; 3],
-    bytes: [u64; 3],
+    ios: [u64; DIRECTIONS],
+    bytes: [u64; DIRECTIONS],
 }
 
 impl Series {
@@ -45,13 +46,19 @@ impl Series {
         let place = index.checked_sub(state.ended.len())?;
         while state.open.len() <= place {
             let latencies = Latencies::new();
-            let open = Open { parts: 0, length: Duration::ZERO, latencies, ios: [0; 3], bytes: [0; 3] };
+            let open = Open {
+                parts: 0,
+                length: Duration::ZERO,
+                latencies,
+                ios: [0; DIRECTIONS],
+                bytes: [0; DIRECTIONS],
+            };
             state.open.push_back(open);
         }
         let open = &mut state.open[place];
         open.parts += 1;
         open.length = open.length.max(length);
-        for kind in 0..3 {
+        for kind in 0..DIRECTIONS {
             open.latencies.merge(&counts.latencies[kind]);
             open.ios[kind] += counts.latencies[kind].count();
             open.bytes[kind] += counts.bytes[kind];
@@ -70,6 +77,11 @@ impl Series {
     pub fn seconds(&self) -> Vec<Second> {
         let state = self.lock();
         state.ended.iter().cloned().chain(state.open.iter().map(Open::close)).collect()
+    }
+
+    /// What `of` says of the seconds that all reactors have ended.
+    pub fn ended<T>(&self, of: impl FnOnce(&[Second]) -> T) -> T {
+        of(&self.lock().ended)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -112,9 +124,9 @@ mod tests {
         assert_eq!(series.add(0, whole, &second(Kind::Read, 100)), None);
         assert_eq!(series.add(1, whole, &second(Kind::Read, 300)), None);
         let first = series.add(0, whole, &second(Kind::Write, 1000)).unwrap();
-        assert_eq!((first.ios, first.bytes), ([10, 10, 0], [40_960, 40_960, 0]));
+        assert_eq!((first.ios, first.bytes), ([10, 10, 0, 0], [40_960, 40_960, 0, 0]));
         assert!((99..102).contains(&first.p50_ns) && (980..1020).contains(&first.p99_ns), "{first:?}");
         let all = series.seconds();
-        assert_eq!((all.len(), all[1].ios, all[1].length), (2, [10, 0, 0], whole));
+        assert_eq!((all.len(), all[1].ios, all[1].length), (2, [10, 0, 0, 0], whole));
     }
 }

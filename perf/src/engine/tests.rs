@@ -32,8 +32,7 @@ pub async fn run_here(job: Job) -> JobResults {
     let live = Arc::new(Live::new(std::slice::from_ref(&job)));
     let attached = Attached::new(&job, 1, &current(), &[], &Session::default()).unwrap();
     let plan = Plan::new(&job, attached).unwrap();
-    let shared =
-        Arc::new(JobShared { index: 0, live, series: Series::new(1), failed: AtomicBool::new(false) });
+    let shared = Arc::new(JobShared::new(0, &plan.job, live, Arc::default()));
     let barrier = Barrier { go: AtomicBool::new(true), ..Barrier::default() };
     let task = Task { plan: plan.clone(), seat: 0, core: 0, run: 5 };
     let outcome = work(task, shared, &barrier).await.unwrap();

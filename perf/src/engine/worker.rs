@@ -2,11 +2,11 @@
 
 use super::lane::{Due, Lane};
 use super::live::{LiveJob, Phase};
-use super::load::{Load, LoadPoller, Stage};
+use super::load::{Budget, Load, LoadPoller, Stage};
 use super::meter::Counts;
 use super::plan::Plan;
 use super::{Barrier, JobShared, RunError, cpu};
-use crate::verify::{Author, Verifier};
+use crate::verify::{LaneState, Verifier};
 use crate::workload::pace::Pace;
 use crate::workload::{Kind, Step, Workload};
 use sledge_nvme::Status;
@@ -41,6 +41,10 @@ pub struct Task {
 #[derive(Debug)]
 pub struct Outcome {
     pub core: usize,
+    /// Number of the run.
+    pub run: u64,
+    /// What verification knew of the lanes, where that is kept.
+    pub states: Vec<LaneState>,
     pub totals: Counts,
     /// Time measured.
     pub elapsed: Duration,
@@ -87,7 +91,8 @@ pub async fn work(task: Task, shared: Arc<JobShared>, barrier: &Barrier) -> Resu
     {
         let mut load = run.load.borrow_mut();
         load.meter.clear();
-        load.budget = job.io_bytes.map(|bytes| share(bytes, task.seat, job.cores.len()));
+        let share = |whole: u64| share(whole, task.seat, job.cores.len());
+        load.budget = Budget::new(job.io_bytes.map(share), job.io_count.map(share));
         load.enter(Stage::Measure);
     }
     let cpu_before = cpu::of_thread();
@@ -96,8 +101,11 @@ pub async fn work(task: Task, shared: Arc<JobShared>, barrier: &Barrier) -> Resu
     let elapsed = run.measure(from, from + job.time).await;
     let cpu = (cpu_before, cpu::of_thread());
     barrier.measured.fetch_add(1, Ordering::AcqRel);
+    if job.ends_all {
+        shared.all_over.store(true, Ordering::Relaxed);
+    }
     let backlog = run.drain(from + elapsed).await;
-    if job.verify && run.load.borrow().errors == 0 {
+    if job.verify && job.read_back && run.load.borrow().errors == 0 {
         run.live().set_phase(task.seat, Phase::ReadingBack);
         run.load.borrow_mut().enter(Stage::ReadBack);
         run.finished().await;
@@ -106,9 +114,13 @@ pub async fn work(task: Task, shared: Arc<JobShared>, barrier: &Barrier) -> Resu
     alarm.abort();
     run.show();
     run.live().set_phase(task.seat, Phase::Ended);
-    let load = run.load.borrow();
+    let mut load = run.load.borrow_mut();
+    let verifiers = load.lanes.iter_mut().filter_map(|lane| lane.verifier.take());
+    let states = verifiers.filter(|_| task.plan.keeps_state()).map(Verifier::into_state).collect();
     Ok(Outcome {
         core: task.core,
+        run: task.run,
+        states,
         totals: load.meter.total().clone(),
         elapsed,
         cpu,
@@ -123,7 +135,7 @@ pub async fn work(task: Task, shared: Arc<JobShared>, barrier: &Barrier) -> Resu
 
 /// Opens a lane; `index` counts over all cores of the job.
 async fn open(task: &Task, index: usize) -> Result<Lane, RunError> {
-    let Plan { job, attached, buffer_bytes, grain, .. } = &task.plan;
+    let Plan { job, attached, buffer_bytes, .. } = &task.plan;
     let block_bytes = attached.geometry.block_bytes;
     let range = task.plan.range(index);
     let link = attached.open().await?;
@@ -140,11 +152,11 @@ async fn open(task: &Task, index: usize) -> Result<Lane, RunError> {
         };
         idle.push(IoCompletion { token, status: Status::SUCCESS, data: memory });
     }
-    let author = Author { run: task.run, seed: job.seed };
-    let verifier = job.verify.then(|| Verifier::new(author, range, block_bytes, *grain));
+    let verifier = task.plan.verifier(task.run, range);
     let seed = job.seed.wrapping_add((index as u64) << 32);
     let step = Step { kind: Kind::Read, block: 0, blocks: 0, version: 0 };
-    let aside = if job.flush_every.is_some() { depth } else { 0 };
+    let is_partly_without_data = job.trim_percent > 0 || job.zeroes_percent > 0 || job.mode.trims_first();
+    let aside = if job.flush_every.is_some() || is_partly_without_data { depth } else { 0 };
     Ok(Lane {
         link,
         workload: Workload::new(job, range, block_bytes, seed, job.seed),
@@ -203,7 +215,7 @@ impl Run<'_> {
             {
                 let load = self.load.borrow();
                 if load.errors > 0 {
-                    self.shared.failed.store(true, Ordering::Relaxed);
+                    self.shared.over.store(true, Ordering::Relaxed);
                 }
                 if load.finished.is_some() || self.shared.is_over() {
                     return false;
@@ -228,6 +240,7 @@ impl Run<'_> {
                 let whole = self.shared.series.add(second, at - begun, counts);
                 if let Some(whole) = whole {
                     self.live().set_latest(whole);
+                    self.shared.second_ended();
                 }
             });
             if !on_time || boundary == end {

@@ -10,6 +10,7 @@
 mod layout;
 mod options;
 mod plan;
+mod refused;
 mod syntax;
 #[cfg(test)]
 mod tests;

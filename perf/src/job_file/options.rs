@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use super::refused;
 use super::syntax::Setting;
-use super::values::{self, ByDirection, Parsed};
-use crate::job::{Arrivals, Distribution, Mode, SizeSplit};
+use super::values::{self, Amount, ByDirection, Parsed, Units};
+use crate::job::{Arrivals, Distribution, Mode, SizeSplit, SteadyState, parse_percentiles};
 
 /// Accepted, and named in a warning: how fio goes about its work, what it logs, hints to the kernel.
 pub const IGNORED: &[&str] = &[
@@ -24,6 +25,11 @@ pub const IGNORED: &[&str] = &[
     "cgroup_weight",
     "clat_percentiles",
     "clocksource",
+    "cmd_type",
+    "cmdprio",
+    "cmdprio_bssplit",
+    "cmdprio_class",
+    "cmdprio_percentage",
     "continue_on_error",
     "cpus_allowed_policy",
     "create_fsync",
@@ -39,7 +45,6 @@ pub const IGNORED: &[&str] = &[
     "disable_lat",
     "disable_slat",
     "disk_util",
-    "do_verify",
     "end_fsync",
     "error_dump",
     "exitall_on_error",
@@ -94,14 +99,15 @@ pub const IGNORED: &[&str] = &[
     "openfiles",
     "overwrite",
     "per_job_logs",
-    "percentile_list",
     "pre_read",
     "prio",
     "prioclass",
     "random_generator",
     "rate_cycle",
+    "rate_ignore_thinktime",
     "refill_buffers",
     "registerfiles",
+    "rw_sequencer",
     "scramble_buffers",
     "serialize_overlap",
     "significant_figures",
@@ -109,6 +115,7 @@ pub const IGNORED: &[&str] = &[
     "softrandommap",
     "sqthread_poll",
     "sqthread_poll_cpu",
+    "thinktime_spin",
     "thread",
     "uncached",
     "unified_rw_reporting",
@@ -126,8 +133,6 @@ pub const IGNORED: &[&str] = &[
     "verify_interval",
     "verify_offset",
     "verify_pattern",
-    "verify_state_load",
-    "verify_state_save",
     "write_barrier",
     "write_bw_log",
     "write_hint",
@@ -139,7 +144,7 @@ pub const IGNORED: &[&str] = &[
 
 /// Engines with which fio keeps `iodepth` I/Os outstanding; the I/O itself is made by this program in any case.
 const DEEP_ENGINES: &[&str] =
-    &["libaio", "io_uring", "io_uring_cmd", "posixaio", "sledge", "solarisaio", "windowsaio"];
+    &["libaio", "io_uring", "io_uring_cmd", "posixaio", "sledge", "solarisaio", "spdk", "windowsaio"];
 
 /// Engines with which fio has one I/O outstanding whatever `iodepth` says.
 const FLAT_ENGINES: &[&str] = &["sync", "psync", "vsync", "pvsync", "pvsync2"];
@@ -184,6 +189,10 @@ pub struct Draft {
     pub offset_increment: u64,
     pub size: Option<u64>,
     pub file_size: Option<u64>,
+    /// Percentages of the target in place of offset, of what copies add to it, and of size.
+    pub percentages: (u8, u8, Option<u8>),
+    pub random_percent: ByDirection<u8>,
+    pub align: ByDirection<u32>,
     pub io_size: Option<u64>,
     pub number_ios: Option<u64>,
     pub loops: u64,
@@ -198,6 +207,15 @@ pub struct Draft {
     pub fua: bool,
     pub flush_every: Option<u32>,
     pub verify: bool,
+    pub verify_only: bool,
+    pub read_back: bool,
+    pub save_state: bool,
+    pub load_state: bool,
+    pub steady: Option<SteadyState>,
+    pub steady_window: Duration,
+    pub steady_after: Duration,
+    pub ends_all: bool,
+    pub percentiles: Vec<f64>,
     pub cores: Option<Vec<usize>>,
     pub seed: Option<u64>,
     pub stonewall: bool,
@@ -224,6 +242,9 @@ impl Default for Draft {
             offset_increment: 0,
             size: None,
             file_size: None,
+            percentages: (0, 0, None),
+            random_percent: [None; 3],
+            align: [None; 3],
             io_size: None,
             number_ios: None,
             loops: 1,
@@ -238,6 +259,15 @@ impl Default for Draft {
             fua: false,
             flush_every: None,
             verify: false,
+            verify_only: false,
+            read_back: true,
+            save_state: false,
+            load_state: false,
+            steady: None,
+            steady_window: Duration::ZERO,
+            steady_after: Duration::ZERO,
+            ends_all: false,
+            percentiles: Vec::new(),
             cores: None,
             seed: None,
             stonewall: false,
@@ -257,69 +287,84 @@ pub enum Taken {
 }
 
 impl Draft {
-    /// Applies one setting.
+    /// Applies one setting, whose sizes are in these units.
     ///
     /// # Errors
     /// When the option or its value is unknown, or can't be done here: why, in words.
-    pub fn apply(&mut self, setting: &Setting) -> Parsed<Taken> {
+    pub fn apply(&mut self, setting: &Setting, units: Units) -> Parsed<Taken> {
         let value = setting.value.as_deref();
         let text = value.ok_or_else(|| "a value is missing".to_owned());
         let second = Duration::from_secs(1);
         match setting.key.as_str() {
             // The comment of a section, and what is the only value there is here.
             "description" => {}
-            "nrfiles" | "nr_files" | "thinktime_blocks" => only(text?, "1")?,
-            "zonemode" => only(text?, "none")?,
+            "nrfiles" | "nr_files" | "thinktime_blocks" => only(text?, &["1"])?,
+            "zonemode" => only(text?, &["none"])?,
+            "exit_what" => only(text?, &["group", "stonewall"])?,
+            // It was looked for before.
+            "kb_base" => {}
             "rate_process" => self.arrivals = arrivals(text?)?,
-            "kb_base" => only(text?, "1024")?,
             "name" => self.name = Some(text?.to_owned()),
             "rw" | "readwrite" => self.mode = mode(text?)?,
             "rwmixread" => self.read_percent = percent(text?)?,
             "rwmixwrite" => self.read_percent = 100 - percent(text?)?,
-            "bs" | "blocksize" => self.take_sizes(values::by_direction(text?, values::fixed_size)?),
-            "bsrange" | "blocksize_range" => {
-                self.take_sizes(values::by_direction(text?, values::size_range)?)
+            "bs" | "blocksize" => {
+                self.take_sizes(values::by_direction(text?, |text| units.fixed_size(text))?);
             }
-            "bssplit" => self.take_sizes(values::by_direction(text?, values::size_split)?),
+            "bsrange" | "blocksize_range" => {
+                self.take_sizes(values::by_direction(text?, |text| units.size_range(text))?);
+            }
+            "bssplit" => self.take_sizes(values::by_direction(text?, |text| units.size_split(text))?),
+            "blockalign" | "ba" => self.align = values::by_direction(text?, |text| units.positive(text))?,
             "random_distribution" => self.distribution = distribution(text?)?,
-            "iodepth" => self.depth = values::positive(text?)?,
+            "percentage_random" => self.random_percent = values::by_direction(text?, percent)?,
+            "iodepth" => self.depth = units.positive(text?)?,
             "ioengine" => self.is_flat = engine_is_flat(text?)?,
-            "numjobs" => self.numjobs = values::positive(text?)?,
+            "numjobs" => self.numjobs = units.positive(text?)?,
             "filename" => self.filename = Some(text?.to_owned()),
             "filename_format" => self.filename_format = Some(text?.to_owned()),
             "directory" => self.directory = Some(text?.to_owned()),
             "direct" => self.direct = values::switch(value)?,
             "buffered" => self.direct = !values::switch(value)?,
-            "offset" => self.offset = values::size(text?)?,
-            "offset_increment" => self.offset_increment = values::size(text?)?,
-            "size" => self.size = whole_or(text?)?,
-            "filesize" | "file_size" => self.file_size = Some(values::positive(text?)?),
-            "io_size" | "io_limit" => self.io_size = Some(values::positive(text?)?),
-            "number_ios" => self.number_ios = Some(values::positive(text?)?),
-            "loops" => self.loops = values::positive(text?)?,
+            "offset" => (self.offset, self.percentages.0) = part(units.amount(text?)?),
+            "offset_increment" => (self.offset_increment, self.percentages.1) = part(units.amount(text?)?),
+            "size" => (self.size, self.percentages.2) = size(units.amount(text?)?)?,
+            "filesize" | "file_size" => self.file_size = Some(units.positive(text?)?),
+            "io_size" | "io_limit" => self.io_size = Some(units.positive(text?)?),
+            "number_ios" => self.number_ios = Some(units.positive(text?)?),
+            "loops" => self.loops = units.positive(text?)?,
             "runtime" | "timeout" => {
                 self.runtime = Some(values::time(text?, second)?).filter(|runtime| !runtime.is_zero());
             }
             "time_based" => self.time_based = values::switch(value)?,
             "ramp_time" => self.ramp = values::time(text?, second)?,
             "startdelay" | "start_delay" => self.start_delay = values::time(text?, second)?,
-            "rate_iops" => self.rate_iops = values::by_direction(text?, values::positive)?,
-            "rate" => self.rate_bytes = values::by_direction(text?, values::positive)?,
+            "steadystate" | "ss" => self.steady = Some(SteadyState::parse(text?)?),
+            "steadystate_duration" | "ss_dur" => self.steady_window = values::time(text?, second)?,
+            "steadystate_ramp_time" | "ss_ramp" => self.steady_after = values::time(text?, second)?,
+            "exitall" => self.ends_all = values::switch(value)?,
+            "rate_iops" => self.rate_iops = values::by_direction(text?, |text| units.positive(text))?,
+            "rate" => self.rate_bytes = values::by_direction(text?, |text| units.positive(text))?,
             "thinktime" => self.think_time = values::time(text?, Duration::from_micros(1))?,
             "sync" => self.fua = is_sync(text?)?,
             "fsync" | "fdatasync" => {
-                self.flush_every = Some(values::whole::<u32>(text?)?).filter(|every| *every > 0);
+                self.flush_every = Some(units.whole::<u32>(text?)?).filter(|every| *every > 0);
             }
             "verify" => self.verify = verify(text?)?,
+            "verify_only" => self.verify_only = values::switch(value)?,
+            "do_verify" => self.read_back = values::switch(value)?,
+            "verify_state_save" => self.save_state = values::switch(value)?,
+            "verify_state_load" => self.load_state = values::switch(value)?,
+            "percentile_list" => self.percentiles = parse_percentiles(text?)?,
             "cpus_allowed" => self.cores = Some(values::cores(text?)?),
             "cpumask" => self.cores = Some(values::core_mask(text?)?),
-            "randseed" => self.seed = Some(values::whole(text?)?),
+            "randseed" => self.seed = Some(units.whole(text?)?),
             "randrepeat" => self.seed = if values::switch(value)? { None } else { Some(any_seed()) },
             "stonewall" | "wait_for_previous" => self.stonewall = values::switch(value)?,
             "new_group" => self.new_group = values::switch(value)?,
             "group_reporting" => self.group_reporting = values::switch(value)?,
             key if IGNORED.contains(&key) => return Ok(Taken::Ignored),
-            _ => return Err("this option is unknown, or can't be done here".into()),
+            key => return Err(refused::reason(key)),
         }
         Ok(Taken::Applied)
     }
@@ -334,16 +379,28 @@ impl Draft {
     }
 }
 
-fn only(text: &str, value: &str) -> Parsed<()> {
-    if text == value { Ok(()) } else { Err(format!("{text:?} can't be done here, only {value:?}")) }
+fn only(text: &str, values: &[&str]) -> Parsed<()> {
+    match values.contains(&text) {
+        true => Ok(()),
+        false => Err(format!("{text:?} can't be done here, only {:?}", values.join(", "))),
+    }
 }
 
-/// A size; all of it is none.
-fn whole_or(text: &str) -> Parsed<Option<u64>> {
-    match text {
-        "100%" => Ok(None),
-        _ if text.ends_with('%') => Err("of percentages only 100% can be done here".into()),
-        _ => values::positive(text).map(Some),
+/// Bytes and hundredths.
+fn part(amount: Amount) -> (u64, u8) {
+    match amount {
+        Amount::Bytes(bytes) => (bytes, 0),
+        Amount::Percent(percent) => (0, percent),
+    }
+}
+
+/// The same of a size, which is not zero; all of it is neither.
+fn size(amount: Amount) -> Parsed<(Option<u64>, Option<u8>)> {
+    match amount {
+        Amount::Bytes(0) | Amount::Percent(0) => Err("must not be 0".into()),
+        Amount::Percent(100) => Ok((None, None)),
+        Amount::Percent(percent) => Ok((None, Some(percent))),
+        Amount::Bytes(bytes) => Ok((Some(bytes), None)),
     }
 }
 
@@ -357,10 +414,13 @@ fn mode(text: &str) -> Parsed<Mode> {
         "randrw" => Mode::Randrw,
         "trim" => Mode::Trim,
         "randtrim" => Mode::Randtrim,
+        "trimwrite" => Mode::Trimwrite,
+        "randtrimwrite" => Mode::Randtrimwrite,
         _ if text.contains(':') => return Err(format!("{text:?}: strides and runs can't be done here")),
         _ => {
             return Err(format!(
-                "{text:?} is none of read, write, randread, randwrite, rw, randrw, trim, randtrim"
+                "{text:?} is none of read, write, randread, randwrite, rw, randrw, trim, randtrim, trimwrite, \
+                 randtrimwrite"
             ));
         }
     })
@@ -404,7 +464,10 @@ fn engine_is_flat(text: &str) -> Parsed<bool> {
     match name {
         name if DEEP_ENGINES.contains(&name) => Ok(false),
         name if FLAT_ENGINES.contains(&name) => Ok(true),
-        "external" if path.ends_with("libsledge_fio.so") => Ok(false),
+        "external" if ["libsledge_fio.so", "spdk_nvme"].iter().any(|known| path.ends_with(known)) => {
+            Ok(false)
+        }
+        name if name.ends_with("/spdk_nvme") => Ok(false),
         _ => Err(format!(
             "{text:?} can't be done here; there are {} and, with one I/O at a time, {}",
             DEEP_ENGINES.join(", "),

@@ -5,14 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::options::{Draft, Taken};
-use super::syntax::Section;
-use super::values::Parsed;
+use super::syntax::{Section, Setting};
+use super::values::{Parsed, Units};
 use super::{Defaults, JobFile, JobFileError, Stage};
-use crate::job::{Job, Mode, SizeSplit, Target};
-use crate::target_name::SCHEME;
-
-/// Of a job that ends with its bytes alone.
-const NO_LIMIT: Duration = Duration::from_secs(365 * 86_400);
+use crate::job::{Job, Mode, NO_LIMIT, SizeSplit, SteadyState, Target};
+use crate::target_name::is_address;
 
 /// Makes jobs of the sections of a file.
 pub fn plan(path: &Path, sections: &[Section], defaults: &Defaults) -> Result<JobFile, JobFileError> {
@@ -44,16 +41,23 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn add(&mut self, section: &Section) -> Result<(), JobFileError> {
         let mut draft = Draft::default();
+        let failed = |setting: &Setting, error: String| {
+            let (place, option) = (setting.place.clone(), setting.key.clone());
+            JobFileError::Option { place, option, error }
+        };
+        // It holds for all of the section, wherever it stands.
+        let mut units = Units::USUAL;
+        for setting in section.settings.iter().filter(|setting| setting.key == "kb_base") {
+            units = Units::parse(setting.value.as_deref().unwrap_or_default())
+                .map_err(|error| failed(setting, error))?;
+        }
         for setting in &section.settings {
-            match draft.apply(setting) {
+            match draft.apply(setting, units) {
                 Ok(Taken::Applied) => {}
                 Ok(Taken::Ignored) => {
                     self.ignored.insert(setting.key.clone());
                 }
-                Err(error) => {
-                    let (place, option) = (setting.place.clone(), setting.key.clone());
-                    return Err(JobFileError::Option { place, option, error });
-                }
+                Err(error) => return Err(failed(setting, error)),
             }
         }
         let name = draft.name.clone().unwrap_or_else(|| section.name.clone());
@@ -97,9 +101,15 @@ impl Planner<'_> {
             .checked_mul(draft.offset_increment)
             .and_then(|more| more.checked_add(draft.offset));
         let offset = offset.ok_or("its offset is too large")?;
-        let size = draft.size.or(draft.file_size);
+        let size = draft.size.or(draft.file_size).filter(|_| draft.percentages.2.is_none());
+        let [offset_percent, increment] = [draft.percentages.0, draft.percentages.1].map(u16::from);
+        let offset_percent = copy.checked_mul(increment).and_then(|more| more.checked_add(offset_percent));
+        let offset_percent = offset_percent.filter(|percent| *percent <= 100);
+        let offset_percent = offset_percent.ok_or("its offset is beyond the end")?;
         if draft.verify
+            && draft.writes()
             && draft.numjobs > 1
+            && increment == 0
             && (draft.filename.is_some() || self.defaults.target.is_some())
             && size.is_none_or(|size| draft.offset_increment < size)
         {
@@ -107,7 +117,7 @@ impl Planner<'_> {
                 "copies that verify what they write need an offset_increment of at least their size".into()
             );
         }
-        let io_bytes = io_bytes(draft, size, [&read_sizes, &write_sizes])?;
+        let io_bytes = io_bytes(draft, size)?;
         let cores = match &draft.cores {
             Some(cores) => cores[usize::from(copy) % cores.len()],
             None => *self
@@ -121,11 +131,15 @@ impl Planner<'_> {
         if rate_iops.is_some() && !draft.think_time.is_zero() {
             return Err("a rate and thinktime don't go together".into());
         }
-        Ok(Job {
+        let (mode, verify_state) = (draft.mode, draft.verify_state(name, copy)?);
+        let passes = !draft.time_based && size.or(draft.io_size).is_none();
+        let job = Job {
             name: name.to_owned(),
             target,
-            mode: draft.mode,
+            mode,
             read_percent,
+            random_percent: draft.one_of(draft.random_percent, "percentage_random")?.unwrap_or(100),
+            align: draft.one_of(draft.align, "blockalign")?,
             read_sizes,
             write_sizes,
             distribution: draft.distribution,
@@ -134,22 +148,89 @@ impl Planner<'_> {
             cores: vec![cores],
             offset,
             size,
+            percentages: (offset_percent, draft.percentages.2),
             start_delay: draft.start_delay,
             ramp: draft.ramp,
             time: draft.runtime.unwrap_or(NO_LIMIT),
             io_bytes,
+            io_count: draft.number_ios,
             // Without a size once through all that there is.
-            passes: (!draft.time_based && size.or(draft.io_size).is_none()).then_some(draft.loops),
+            passes: passes.then_some(draft.loops),
             rate_iops,
             arrivals: draft.arrivals,
             think_time: draft.think_time,
             fua: draft.fua,
             flush_every: draft.flush_every,
             verify: draft.verify,
+            read_back: draft.read_back,
+            verify_state,
+            steady: draft.steady.filter(|_| !draft.steady_window.is_zero()).map(|steady| SteadyState {
+                window: draft.steady_window,
+                after: draft.steady_after,
+                ..steady
+            }),
+            ends_all: draft.ends_all,
+            percentiles: draft.percentiles.clone(),
             // Each copy has a sequence of its own.
             seed: draft.seed.unwrap_or(self.defaults.seed).wrapping_add(u64::from(copy)),
             busy: self.defaults.busy,
+            ..Job::new(Target::File { path: PathBuf::new(), direct: false })
+        };
+        if !draft.verify_only {
+            return Ok(job);
+        }
+        if !draft.verify {
+            return Err("verify_only needs verify".into());
+        }
+        // Once through everything that the job would have written, and nothing is written.
+        let (write_sizes, passes) = (job.write_sizes.clone(), Some(1));
+        Ok(Job {
+            mode: Mode::Read,
+            read_percent: 100,
+            read_sizes: write_sizes,
+            io_bytes: None,
+            io_count: None,
+            passes,
+            rate_iops: None,
+            time: NO_LIMIT,
+            ramp: Duration::ZERO,
+            ..job
         })
+    }
+}
+
+impl Draft {
+    /// Whether it writes data.
+    fn writes(&self) -> bool {
+        !self.verify_only && self.mode.writes(self.read_percent)
+    }
+
+    /// Of a value by direction the one that the mode uses.
+    fn one_of<T: Copy + PartialEq>(
+        &self,
+        by_direction: super::values::ByDirection<T>,
+        option: &str,
+    ) -> Parsed<Option<T>> {
+        let [read, write, trim] = by_direction;
+        match (self.mode, read_percent(self)) {
+            (Mode::Trim | Mode::Randtrim, _) => Ok(trim),
+            (_, 100) => Ok(read),
+            (_, 0) => Ok(write),
+            _ if read == write => Ok(read),
+            _ => {
+                Err(format!("{option} of reads and of writes can't differ in one job here; give each a job"))
+            }
+        }
+    }
+
+    /// Where what verification knows is kept, under fio's name for it.
+    fn verify_state(&self, name: &str, copy: u16) -> Parsed<Option<PathBuf>> {
+        let (save, load) = (self.save_state, self.load_state);
+        let is_used = self.verify && if self.writes() { save } else { load };
+        if self.verify && self.writes() && load {
+            return Err("verify_state_load is for a job that only reads, or has verify_only".into());
+        }
+        Ok(is_used.then(|| format!("local-{}-{copy}-verify.state", name.replace('/', ".")).into()))
     }
 }
 
@@ -171,23 +252,13 @@ impl Stage {
     }
 }
 
-/// How many bytes end the job; None when time alone does.
-fn io_bytes(draft: &Draft, size: Option<u64>, sizes: [&SizeSplit; 2]) -> Parsed<Option<u64>> {
-    let by_number = draft.number_ios.map(|ios| {
-        let share = f64::from(read_percent(draft)) / 100.0;
-        (ios as f64 * (mean(sizes[0]) * share + mean(sizes[1]) * (1.0 - share))) as u64
-    });
-    if draft.time_based {
-        return match draft.runtime {
-            Some(_) => Ok(by_number),
-            None => Err("time_based needs a runtime".into()),
-        };
+/// How many bytes end the job; None when time or the number of I/Os alone does.
+fn io_bytes(draft: &Draft, size: Option<u64>) -> Parsed<Option<u64>> {
+    match (draft.time_based, draft.runtime) {
+        (true, None) => Err("time_based needs a runtime".into()),
+        (true, _) => Ok(None),
+        _ => Ok(draft.io_size.or(size).map(|bytes| bytes.saturating_mul(draft.loops))),
     }
-    let whole = draft.io_size.or(size).map(|bytes| bytes.saturating_mul(draft.loops));
-    Ok(match (whole, by_number) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    })
 }
 
 fn read_percent(draft: &Draft) -> u8 {
@@ -246,8 +317,8 @@ fn rate(draft: &Draft, sizes: [&SizeSplit; 2]) -> Parsed<(Option<f64>, u8)> {
 
 /// What `filename` names, or the file that fio would make up.
 fn target(name: &str, draft: &Draft, copy: u16) -> Parsed<Target> {
-    if let Some(name) = draft.filename.as_deref().filter(|name| name.starts_with(SCHEME)) {
-        return name.parse::<Target>().map_err(|error| error.to_string());
+    if let Some(name) = draft.filename.as_deref().filter(|name| is_address(name)) {
+        return name.replace("\\:", ":").parse::<Target>().map_err(|error| error.to_string());
     }
     let path = match &draft.filename {
         Some(filename) => one_path(filename)?,

@@ -92,15 +92,78 @@ fn options_mean_what_they_mean_in_fio() {
     );
     assert_eq!((plain.io_bytes, plain.time > Duration::from_secs(86_400)), (Some(1 << 20), true));
     assert_eq!(job("runtime=5\nloops=3").io_bytes, Some(3 << 20));
-    assert_eq!(job("bs=8k\nnumber_ios=5").io_bytes, Some(40_960));
+    let counted = job("bs=8k\nnumber_ios=5");
+    assert_eq!((counted.io_count, counted.io_bytes), (Some(5), Some(1 << 20)));
     assert_eq!(job("io_size=64k\nruntime=1h").io_bytes, Some(65_536));
     let ends = |options: &str| (job(options).io_bytes, job(options).passes);
     assert_eq!(ends("size=100%\nloops=2"), (None, Some(2)));
     assert_eq!(ends("size=100%\ntime_based\nruntime=1"), (None, None));
-    assert_eq!(ends("size=100%\nnumber_ios=3"), (Some(12_288), Some(1)));
+    assert_eq!(ends("size=100%\nnumber_ios=3"), (None, Some(1)));
     assert_eq!(job("rw=trim\nbs=4k,8k,64k").write_sizes, SizeSplit(vec![(65_536, 100)]));
     assert_eq!(job("bs=,64k").read_sizes, SizeSplit(vec![(4096, 100)]));
     assert_eq!(job("rw=randwrite\nrandom_distribution=pareto:0.3").distribution, Distribution::Pareto(0.3));
+}
+
+// Without it a size could be another one than fio takes it for: it reads KiB as powers of 1000 unless told otherwise.
+#[test]
+fn units_are_those_of_fio() {
+    let size = |options: &str| job(options).offset;
+    for (text, usual, standard) in [
+        ("4k", 4096, 4000),
+        ("4kb", 4096, 4000),
+        ("4ki", 4096, 4000),
+        ("4KiB", 4000, 4096),
+        ("2M", 2 << 20, 2_000_000),
+        ("3gib", 3_000_000_000, 3 << 30),
+        ("7b", 7, 7),
+    ] {
+        assert_eq!(size(&format!("offset={text}")), usual, "{text}");
+        assert_eq!(size(&format!("offset={text}\nkb_base=1000")), standard, "{text}");
+    }
+    assert_eq!(job("bs=256KiB\nkb_base=1000").read_sizes, SizeSplit(vec![(262_144, 100)]));
+}
+
+// Without it what an earlier job wrote could be left unchecked, or be written over by a job that shall only check it.
+#[test]
+fn jobs_check_what_others_wrote() {
+    let writes = job("rw=randwrite\nverify=crc32c\ndo_verify=0\nverify_state_save=1");
+    assert_eq!((writes.verify, writes.read_back, writes.writes()), (true, false, true));
+    assert_eq!(writes.verify_state.unwrap(), Path::new("local-job-0-verify.state"));
+    let reads = job("rw=randread\nverify=crc32c\nverify_state_load");
+    assert_eq!((reads.mode, reads.verify, reads.verify_state.is_some()), (Mode::Randread, true, true));
+    let only = job("rw=randwrite\nbs=8k\nverify=md5\nverify_only\ntime_based\nruntime=5\nrate_iops=10");
+    assert_eq!((only.mode, only.modifies(), only.passes, only.rate_iops), (Mode::Read, false, Some(1), None));
+    assert_eq!((only.read_sizes, only.verify_state), (SizeSplit::one(8192), None));
+}
+
+// Without it options of which job files in the wild make use could be passed over, or land in the wrong field.
+#[test]
+fn less_common_options() {
+    let given = job(
+        "rw=randread\npercentage_random=20\nba=512\nsteadystate=iops_slope:0.3%\nss_dur=5\nss_ramp=2\nexitall\n\
+         percentile_list=99.9:50\noffset=10%\nrw_sequencer=identical\nkb_base=1024",
+    );
+    assert_eq!((given.random_percent, given.align, given.ends_all), (20, Some(512), true));
+    assert_eq!((given.percentiles, given.percentages), (vec![50.0, 99.9], (10, None)));
+    let steady = given.steady.unwrap();
+    assert_eq!((steady.name().as_str(), steady.window.as_secs()), ("iops_slope:0.3%", 5));
+    assert_eq!(steady.after.as_secs(), 2);
+    assert_eq!(job("ss=bw:1").steady, None, "without a window fio looks for nothing");
+    assert_eq!(job("rw=randtrimwrite").mode, Mode::Randtrimwrite);
+    let file = parse(&format!("[a]\nfilename={URL}\nsize=20%\noffset_increment=25%\nnumjobs=3"));
+    let parts: Vec<_> = file.stages[0].jobs.iter().map(|job| (job.percentages, job.passes)).collect();
+    assert_eq!(parts, [((0, Some(20)), Some(1)), ((25, Some(20)), Some(1)), ((50, Some(20)), Some(1))]);
+    for (name, target) in [
+        ("pcie://0000:00:04.0", "pcie://0000:00:04.0?nsid=1"),
+        ("trtype=PCIe traddr=0000.00.04.0 ns=2", "pcie://0000:00:04.0?nsid=2"),
+        (
+            "trtype=TCP adrfam=IPv4 traddr=10.0.0.1 trsvcid=4420 subnqn=nqn.2016-06.io.spdk\\:c ns=1",
+            "nvme-tcp://10.0.0.1:4420/nqn.2016-06.io.spdk:c?nsid=1",
+        ),
+    ] {
+        let file = parse(&format!("[a]\nioengine=spdk\nthread\nsize=1m\nfilename={name}"));
+        assert_eq!(file.stages[0].jobs[0].target.to_string(), target);
+    }
 }
 
 // Without it a mix of sizes could have other shares than asked for, or not add up.
@@ -215,7 +278,7 @@ fn includes_and_variables() {
 fn what_cannot_be_done_names_file_line_and_option() {
     for (text, message) in [
         ("[a]\nrw=read\nblock_size=4k", "job.fio:3: block_size: this option is unknown"),
-        ("[a]\nverify_only", "job.fio:2: verify_only: this option is unknown"),
+        ("[a]\nno_such_option", "job.fio:2: no_such_option: this option is unknown"),
         ("[a]\nrw=randread:8", "job.fio:2: rw: \"randread:8\": strides"),
         ("[a]\nbs=4x", "job.fio:2: bs: \"4x\" is not a whole number"),
         ("[a]\nbs=0", "job.fio:2: bs: must not be 0"),
@@ -227,9 +290,19 @@ fn what_cannot_be_done_names_file_line_and_option() {
         ("[a]\nbsrange=512-1m", "job.fio:2: bsrange: more than a hundred sizes"),
         ("[a]\nrandom_distribution=zoned:50/5", "job.fio:2: random_distribution: \"zoned:50/5\" is none of"),
         ("[a]\nrandom_distribution=zipf:1", "theta of 1"),
-        ("[a]\nsize=50%", "job.fio:2: size: of percentages only 100%"),
+        ("[a]\nsize=150%", "job.fio:2: size: \"150%\" is not a percentage"),
+        ("[a]\nsize=0%", "job.fio:2: size: must not be 0"),
+        ("[a]\nsize=10%\nfilename=x\nnumjobs=12\noffset_increment=10%", "its offset is beyond the end"),
+        ("[a]\nexec_prerun=rm", "job.fio:2: exec_prerun: this can't be done here: no programs are started"),
+        ("[a]\nsteadystate=iops:0%", "job.fio:2: steadystate: \"iops:0%\": \"0\" is not a limit"),
+        ("[a]\nsteadystate=lat:1%", "job.fio:2: steadystate: \"lat:1%\" is none of iops:LIMIT"),
+        ("[a]\npercentile_list=50:101", "job.fio:2: percentile_list: \"101\" is not a percentile"),
+        ("[a]\nsize=4k\nfilename=x\nrw=randrw\nba=4k,8k", "blockalign of reads and of writes can't differ"),
+        ("[a]\nsize=4k\nfilename=x\nverify_only", "verify_only needs verify"),
+        ("[a]\nsize=4k\nfilename=x\nrw=write\nverify=md5\nverify_state_load=1", "for a job that only reads"),
+        ("[a]\nsize=4k\nfilename=trtype=TCP traddr=1.2.3.4", "there is no subnqn"),
         ("[a]\nnrfiles=4", "job.fio:2: nrfiles: \"4\" can't be done here"),
-        ("[a]\nkb_base=1000", "job.fio:2: kb_base"),
+        ("[a]\nkb_base=512", "job.fio:2: kb_base: \"512\" is neither 1024 nor 1000"),
         ("[a]\nruntime=soon", "job.fio:2: runtime: \"soon\" is not a time"),
         ("[a]\ncpus_allowed=3-1", "job.fio:2: cpus_allowed"),
         ("[a]\ntime_based\nsize=1m", "job.fio:1: job \"a\": time_based needs a runtime"),

@@ -1,4 +1,4 @@
-//! One line on a terminal, renewed each second, while a run goes on.
+//! One line on a terminal, renewed each second, while a run goes on; or lines that stay, wherever they go.
 //!
 //! A thread of its own reads the run's [`Live`] counters; nothing is shown where standard error is no terminal.
 
@@ -25,13 +25,14 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts the line, if standard error is a terminal. `stage` is which of how many runs this is.
-    pub fn start(live: Arc<Live>, jobs: &[Job], stage: (usize, usize)) -> Self {
+    /// Starts the line, if standard error is a terminal; or, with `every`, a line each time so long has passed, which
+    /// stays. `stage` is which of how many runs this is.
+    pub fn start(live: Arc<Live>, jobs: &[Job], stage: (usize, usize), every: Option<Duration>) -> Self {
         let end = Arc::new(AtomicBool::new(false));
-        let thread = std::io::stderr().is_terminal().then(|| {
+        let thread = (every.is_some() || std::io::stderr().is_terminal()).then(|| {
             let end = end.clone();
             let shares: Vec<Share> = jobs.iter().map(Share::new).collect();
-            std::thread::spawn(move || show(&live, &end, &shares, stage))
+            std::thread::spawn(move || show(&live, &end, &shares, stage, every))
         });
         Self { end, thread }
     }
@@ -46,7 +47,8 @@ impl Progress {
     }
 }
 
-fn show(live: &Live, end: &AtomicBool, shares: &[Share], stage: (usize, usize)) {
+fn show(live: &Live, end: &AtomicBool, shares: &[Share], stage: (usize, usize), every: Option<Duration>) {
+    let period = every.unwrap_or(PERIOD);
     let start = Instant::now();
     let mut before = look(live);
     let mut at = start;
@@ -54,16 +56,21 @@ fn show(live: &Live, end: &AtomicBool, shares: &[Share], stage: (usize, usize)) 
     while !end.load(Ordering::Acquire) {
         std::thread::sleep(TICK);
         let passed = at.elapsed();
-        if passed < PERIOD {
+        if passed < period {
             continue;
         }
         let now = look(live);
         let line = line::line(shares, &before, &now, passed, start.elapsed(), stage);
         // A terminal that is gone is no reason to end the run.
-        let _ = write!(stderr, "\r\x1b[K{line}");
+        let _ = match every {
+            Some(_) => writeln!(stderr, "{line}"),
+            None => write!(stderr, "\r\x1b[K{line}"),
+        };
         (before, at) = (now, Instant::now());
     }
-    let _ = write!(stderr, "\r\x1b[K");
+    if every.is_none() {
+        let _ = write!(stderr, "\r\x1b[K");
+    }
 }
 
 fn look(live: &Live) -> Vec<Look> {

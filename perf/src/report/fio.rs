@@ -5,11 +5,12 @@
 //! has all processor time of the reactors, shared out evenly among the jobs of a group), and `disk_util` is empty.
 //! Options that a job file gave in `[global]` are in `job options`, where fio's tools look first.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::options;
 use super::summary::{DIRECTIONS, Group, JobSummary, Latency, Rates, Report};
-use crate::results::Second;
+use crate::results::{JobResults, Second};
 
 /// fio's choice, and the last, which it does not print.
 const PERCENTILES: [f64; 18] = [
@@ -19,6 +20,9 @@ const PERCENTILES: [f64; 18] = [
 
 /// Upper ends of the buckets of each of the three latency distributions, and nanoseconds of their unit.
 const BUCKETS: [u64; 10] = [2, 4, 10, 20, 50, 100, 250, 500, 750, 1000];
+
+/// Directions that fio has, too.
+const FIO_DIRECTIONS: usize = 3;
 
 /// What fio reports as the error of a job whose I/O failed.
 const EIO: u32 = 5;
@@ -40,7 +44,103 @@ pub fn render(report: &Report) -> String {
         "jobs": jobs,
         "disk_util": [],
     });
-    format!("{document:#}")
+    // Only numbers, texts and lists: nothing that JSON can't say. If it ever fails, the reader sees why.
+    serde_json::to_string_pretty(&Ordered(&document))
+        .unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+}
+
+/// Keys in the order in which fio writes them: people read its reports, and some tools read them line by line.
+const ORDER: [&str; 67] = [
+    "fio version",
+    "timestamp",
+    "timestamp_ms",
+    "time",
+    "global options",
+    "jobs",
+    "jobname",
+    "groupid",
+    "error",
+    "eta",
+    "elapsed",
+    "job options",
+    "read",
+    "write",
+    "trim",
+    "zeroes",
+    "sync",
+    "job_runtime",
+    "usr_cpu",
+    "sys_cpu",
+    "ctx",
+    "majf",
+    "minf",
+    "iodepth_level",
+    "iodepth_submit",
+    "iodepth_complete",
+    "latency_ns",
+    "latency_us",
+    "latency_ms",
+    "latency_depth",
+    "latency_target",
+    "latency_percentile",
+    "latency_window",
+    "steadystate",
+    "disk_util",
+    "io_bytes",
+    "io_kbytes",
+    "bw_bytes",
+    "bw",
+    "iops",
+    "runtime",
+    "total_ios",
+    "short_ios",
+    "drop_ios",
+    "slat_ns",
+    "clat_ns",
+    "lat_ns",
+    "min",
+    "max",
+    "mean",
+    "stddev",
+    "N",
+    "percentile",
+    "bw_min",
+    "bw_max",
+    "bw_agg",
+    "bw_mean",
+    "bw_dev",
+    "bw_samples",
+    "iops_min",
+    "iops_max",
+    "iops_mean",
+    "iops_stddev",
+    "iops_samples",
+    "ss",
+    "duration",
+    "attained",
+];
+
+/// A value whose objects have their keys in fio's order; numbers among them rise, and what is not known comes last.
+struct Ordered<'a>(&'a Value);
+
+impl Serialize for Ordered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Array(list) => serializer.collect_seq(list.iter().map(Ordered)),
+            Value::Object(map) => {
+                let rank = |key: &str| match (key.parse::<f64>(), key.starts_with(">=")) {
+                    (Ok(number), _) => number,
+                    (_, true) => f64::MAX,
+                    _ => ORDER.iter().position(|known| *known == key).unwrap_or(ORDER.len()) as f64,
+                };
+                let mut entries: Vec<(&String, Ordered<'_>)> =
+                    map.iter().map(|(key, value)| (key, Ordered(value))).collect();
+                entries.sort_by(|one, other| rank(one.0).total_cmp(&rank(other.0)));
+                serializer.collect_map(entries)
+            }
+            plain => plain.serialize(serializer),
+        }
+    }
 }
 
 fn jobs_beside(report: &Report, job: &JobSummary) -> usize {
@@ -65,9 +165,13 @@ fn job_json(job: &JobSummary, group: &Group, jobs: usize) -> Value {
     let used = if job.sums.total.ios > 0 { elapsed } else { 0.0 };
     for (index, name) in DIRECTIONS.into_iter().enumerate() {
         let (mine, all) = (&job.sums.directions[index], &group.sums.directions[index]);
-        put(name, direction(mine, all, index, used, &results.seconds));
+        // fio has no writes of zeroes.
+        if index >= FIO_DIRECTIONS && mine.ios == 0 {
+            continue;
+        }
+        put(name, direction(mine, all, index, used, results));
     }
-    put("sync", sync(&job.sums.flushes));
+    put("sync", sync(&job.sums.flushes, &results.job.percentiles));
     put("job_runtime", json!(milliseconds(elapsed)));
     let cpu = group.host_cpu.map_or(0.0, |cpu| cpu.as_secs_f64()) / jobs.max(1) as f64;
     put("usr_cpu", json!(if elapsed > 0.0 { cpu / elapsed * 100.0 } else { 0.0 }));
@@ -87,18 +191,23 @@ fn job_json(job: &JobSummary, group: &Group, jobs: usize) -> Value {
     put("latency_target", json!(0));
     put("latency_percentile", json!(100.0));
     put("latency_window", json!(0));
+    if let (Some(asked), Some(attained)) = (&results.job.steady, results.steady) {
+        let (ss, duration) = (asked.name(), asked.window.as_secs());
+        put("steadystate", json!({ "ss": ss, "duration": duration, "attained": u8::from(attained) }));
+    }
     Value::Object(object)
 }
 
-fn sync(flushes: &Rates) -> Value {
-    json!({ "total_ios": flushes.ios, "lat_ns": latency(flushes.latency.as_ref(), true) })
+fn sync(flushes: &Rates, asked: &[f64]) -> Value {
+    json!({ "total_ios": flushes.ios, "lat_ns": latency(flushes.latency.as_ref(), Some(asked)) })
 }
 
 fn milliseconds(seconds: f64) -> u64 {
     (seconds * 1e3).round() as u64
 }
 
-fn direction(rates: &Rates, group: &Rates, index: usize, elapsed: f64, seconds: &[Second]) -> Value {
+fn direction(rates: &Rates, group: &Rates, index: usize, elapsed: f64, results: &JobResults) -> Value {
+    let (seconds, asked) = (&results.seconds, Some(results.job.percentiles.as_slice()));
     let is_used = rates.ios > 0;
     let share =
         if group.bytes_per_second > 0.0 { rates.bytes_per_second / group.bytes_per_second } else { 0.0 };
@@ -114,9 +223,9 @@ fn direction(rates: &Rates, group: &Rates, index: usize, elapsed: f64, seconds: 
         "total_ios": rates.ios,
         "short_ios": 0,
         "drop_ios": 0,
-        "slat_ns": latency(None, false),
-        "clat_ns": latency(rates.latency.as_ref(), true),
-        "lat_ns": latency(rates.latency.as_ref(), true),
+        "slat_ns": latency(None, None),
+        "clat_ns": latency(rates.latency.as_ref(), asked),
+        "lat_ns": latency(rates.latency.as_ref(), asked),
         "bw_min": bw.min as u64,
         "bw_max": bw.max as u64,
         "bw_agg": share * 100.0,
@@ -131,8 +240,8 @@ fn direction(rates: &Rates, group: &Rates, index: usize, elapsed: f64, seconds: 
     })
 }
 
-/// Without latencies there are zeros, and no percentiles.
-fn latency(latency: Option<&Latency>, with_percentiles: bool) -> Value {
+/// Without latencies there are zeros, and no percentiles. An empty list stands for fio's own.
+fn latency(latency: Option<&Latency>, percentiles: Option<&[f64]>) -> Value {
     let Some(latency) = latency else {
         return json!({ "min": 0, "max": 0, "mean": 0.0, "stddev": 0.0, "N": 0 });
     };
@@ -143,9 +252,11 @@ fn latency(latency: Option<&Latency>, with_percentiles: bool) -> Value {
         "stddev": latency.stddev,
         "N": latency.count(),
     });
-    if with_percentiles {
-        let all = PERCENTILES.map(|percent| (format!("{percent:.6}"), json!(latency.percentile(percent))));
-        object["percentile"] = Value::Object(all.into_iter().collect());
+    if let Some(asked) = percentiles {
+        let list = if asked.is_empty() { PERCENTILES.as_slice() } else { asked };
+        let one = |percent: &f64| (format!("{percent:.6}"), json!(latency.percentile(*percent)));
+        let all = list.iter().map(one);
+        object["percentile"] = Value::Object(all.collect());
     }
     object
 }

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::summary::{Group, JobSummary, Latency, Rates, Report, Sums};
-use crate::job::{Arrivals, Distribution, Job, SizeSplit};
+use crate::job::{Arrivals, Distribution, Job, SizeSplit, SteadyState};
 use crate::results::Second;
 
 /// Number of the schema.
@@ -24,7 +24,7 @@ pub fn render(report: &Report) -> String {
         first_error: report.jobs.iter().find_map(|job| job.results.first_error.as_deref()),
         verified: report.verified(),
         backlog: report.backlog(),
-        sums: sums(&report.overall, false),
+        sums: sums(&report.overall, None),
         groups: report.groups.iter().map(group).collect(),
         jobs: report.jobs.iter().map(job).collect(),
     };
@@ -58,6 +58,8 @@ struct SumsJson {
     write: Option<RatesJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trim: Option<RatesJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zeroes: Option<RatesJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     flush: Option<RatesJson>,
     total: RatesJson,
@@ -93,6 +95,8 @@ struct LatencyJson {
     p99_99: u64,
     p99_999: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    percentiles: Vec<(f64, u64)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     histogram: Vec<(u64, u64)>,
 }
 
@@ -118,6 +122,7 @@ struct JobJson<'a> {
     first_error: Option<&'a str>,
     verified: u64,
     backlog: u64,
+    steady: Option<bool>,
     #[serde(flatten)]
     sums: SumsJson,
     seconds: Vec<SecondJson>,
@@ -128,16 +133,21 @@ struct OptionsJson {
     target: String,
     rw: &'static str,
     read_percent: u8,
+    trim_percent: u8,
+    zeroes_percent: u8,
     read_sizes: Vec<SizeJson>,
     write_sizes: Vec<SizeJson>,
     random_distribution: &'static str,
     random_parameter: Option<f64>,
+    random_percent: u8,
+    align: Option<u32>,
     iodepth: u16,
     lanes_per_core: u16,
     cores: Vec<usize>,
     offset: u64,
     size: Option<u64>,
     io_bytes: Option<u64>,
+    io_count: Option<u64>,
     start_delay_s: f64,
     ramp_s: f64,
     time_s: f64,
@@ -147,6 +157,12 @@ struct OptionsJson {
     fua: bool,
     flush_every: Option<u32>,
     verify: bool,
+    read_back: bool,
+    verify_state: Option<String>,
+    steady: Option<String>,
+    steady_window_s: Option<f64>,
+    steady_after_s: Option<f64>,
+    ends_all: bool,
     seed: u64,
     busy: bool,
 }
@@ -163,31 +179,34 @@ struct SecondJson {
     read_iops: f64,
     write_iops: f64,
     trim_iops: f64,
+    zeroes_iops: f64,
     read_bytes: u64,
     write_bytes: u64,
     trim_bytes: u64,
+    zeroes_bytes: u64,
     p50_ns: u64,
     p99_ns: u64,
 }
 
-fn sums(sums: &Sums, with_histogram: bool) -> SumsJson {
-    let [read, write, trim] =
-        sums.directions.each_ref().map(|one| (one.ios > 0).then(|| rates(one, with_histogram)));
-    let flush = (sums.flushes.ios > 0).then(|| rates(&sums.flushes, with_histogram));
-    SumsJson { read, write, trim, flush, total: rates(&sums.total, false) }
+/// Of one job, with what is only told of jobs: percentiles that were asked for, and the histogram.
+fn sums(sums: &Sums, job: Option<&Job>) -> SumsJson {
+    let [read, write, trim, zeroes] =
+        sums.directions.each_ref().map(|one| (one.ios > 0).then(|| rates(one, job)));
+    let flush = (sums.flushes.ios > 0).then(|| rates(&sums.flushes, job));
+    SumsJson { read, write, trim, zeroes, flush, total: rates(&sums.total, None) }
 }
 
-fn rates(rates: &Rates, with_histogram: bool) -> RatesJson {
+fn rates(rates: &Rates, job: Option<&Job>) -> RatesJson {
     RatesJson {
         ios: rates.ios,
         bytes: rates.bytes,
         iops: rates.iops,
         bytes_per_second: rates.bytes_per_second,
-        latency_ns: rates.latency.as_ref().map(|latencies| latency(latencies, with_histogram)),
+        latency_ns: rates.latency.as_ref().map(|latencies| latency(latencies, job)),
     }
 }
 
-fn latency(latency: &Latency, with_histogram: bool) -> LatencyJson {
+fn latency(latency: &Latency, job: Option<&Job>) -> LatencyJson {
     let at = |percent| latency.percentile(percent);
     LatencyJson {
         min: latency.min,
@@ -208,7 +227,12 @@ fn latency(latency: &Latency, with_histogram: bool) -> LatencyJson {
         p99_95: at(99.95),
         p99_99: at(99.99),
         p99_999: at(99.999),
-        histogram: if with_histogram { latency.recorded().collect() } else { Vec::new() },
+        percentiles: job
+            .into_iter()
+            .flat_map(|job| &job.percentiles)
+            .map(|asked| (*asked, at(*asked)))
+            .collect(),
+        histogram: job.map_or(Vec::new(), |_| latency.recorded().collect()),
     }
 }
 
@@ -220,7 +244,7 @@ fn group(group: &Group) -> GroupJson {
         target_cpu_s: group.target_cpu.map(|cpu| cpu.as_secs_f64()),
         host_cpu_us_per_io: group.host_us_per_io(),
         target_cpu_us_per_io: group.target_us_per_io(),
-        sums: sums(&group.sums, false),
+        sums: sums(&group.sums, None),
     }
 }
 
@@ -234,7 +258,8 @@ fn job(job: &JobSummary) -> JobJson<'_> {
         first_error: job.results.first_error.as_deref(),
         verified: job.results.verified,
         backlog: job.results.backlog,
-        sums: sums(&job.sums, true),
+        steady: job.results.steady,
+        sums: sums(&job.sums, Some(&job.results.job)),
         seconds: job.results.seconds.iter().map(second).collect(),
     }
 }
@@ -249,16 +274,21 @@ fn asked(job: &Job) -> OptionsJson {
         target: job.target.to_string(),
         rw: job.mode.name(),
         read_percent: job.read_percent,
+        trim_percent: job.trim_percent,
+        zeroes_percent: job.zeroes_percent,
         read_sizes: sizes(&job.read_sizes),
         write_sizes: sizes(&job.write_sizes),
         random_distribution,
         random_parameter,
+        random_percent: job.random_percent,
+        align: job.align,
         iodepth: job.depth,
         lanes_per_core: job.lanes,
         cores: job.cores.clone(),
         offset: job.offset,
         size: job.size,
         io_bytes: job.io_bytes,
+        io_count: job.io_count,
         start_delay_s: job.start_delay.as_secs_f64(),
         ramp_s: job.ramp.as_secs_f64(),
         time_s: job.time.as_secs_f64(),
@@ -271,6 +301,12 @@ fn asked(job: &Job) -> OptionsJson {
         fua: job.fua,
         flush_every: job.flush_every,
         verify: job.verify,
+        read_back: job.read_back,
+        verify_state: job.verify_state.as_ref().map(|path| path.display().to_string()),
+        steady: job.steady.as_ref().map(SteadyState::name),
+        steady_window_s: job.steady.map(|steady| steady.window.as_secs_f64()),
+        steady_after_s: job.steady.map(|steady| steady.after.as_secs_f64()),
+        ends_all: job.ends_all,
         seed: job.seed,
         busy: job.busy,
     }
@@ -282,18 +318,20 @@ fn sizes(split: &SizeSplit) -> Vec<SizeJson> {
 
 fn second(second: &Second) -> SecondJson {
     let length_s = second.length.as_secs_f64();
-    let [read_iops, write_iops, trim_iops] =
+    let [read_iops, write_iops, trim_iops, zeroes_iops] =
         second.ios.map(|ios| if length_s > 0.0 { ios as f64 / length_s } else { 0.0 });
-    let [read_bytes, write_bytes, trim_bytes] = second.bytes;
+    let [read_bytes, write_bytes, trim_bytes, zeroes_bytes] = second.bytes;
     let (p50_ns, p99_ns) = (second.p50_ns, second.p99_ns);
     SecondJson {
         length_s,
         read_iops,
         write_iops,
         trim_iops,
+        zeroes_iops,
         read_bytes,
         write_bytes,
         trim_bytes,
+        zeroes_bytes,
         p50_ns,
         p99_ns,
     }

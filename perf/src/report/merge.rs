@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::options;
 use crate::results::{Direction, JobResults, Results, Second};
+use crate::workload::DIRECTIONS;
 
 /// Replaces jobs by their sums: job `i` goes into entry `into[i]` of the new list, under the name and options of the
 /// first that goes there. Jobs without an entry stay out.
@@ -26,11 +27,17 @@ fn add(sum: &mut JobResults, job: JobResults) {
     add_direction(&mut sum.reads, &job.reads);
     add_direction(&mut sum.writes, &job.writes);
     add_direction(&mut sum.trims, &job.trims);
+    add_direction(&mut sum.zeroes, &job.zeroes);
     add_direction(&mut sum.flushes, &job.flushes);
     sum.backlog += job.backlog;
     sum.elapsed = sum.elapsed.max(job.elapsed);
     sum.errors += job.errors;
     sum.verified += job.verified;
+    // Of jobs that end together, steady only if all are.
+    sum.steady = match (sum.steady, job.steady) {
+        (Some(one), Some(other)) => Some(one && other),
+        (one, other) => one.or(other),
+    };
     sum.first_error = sum.first_error.take().or(job.first_error);
     let lanes = options::lanes(&sum.job) + options::lanes(&job.job);
     for core in job.job.cores {
@@ -60,7 +67,7 @@ fn add_second(sum: &mut Second, more: &Second) {
     sum.p50_ns = (weighed / u128::from((before + now).max(1))) as u64;
     sum.p99_ns = sum.p99_ns.max(more.p99_ns);
     sum.length = Duration::max(sum.length, more.length);
-    for index in 0..3 {
+    for index in 0..DIRECTIONS {
         sum.ios[index] += more.ios[index];
         sum.bytes[index] += more.bytes[index];
     }

@@ -17,6 +17,7 @@ mod tests;
 mod text;
 
 pub use merge::merge_jobs;
+pub use options::line as describe;
 pub use summary::Report;
 
 /// A form of report that goes to standard output.

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use crate::job::{Arrivals, Distribution, Job, Mode, SizeSplit, Target};
-
-/// A job whose time is this long or longer is one that ends with its bytes.
-const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
+use crate::job::{Arrivals, Distribution, Job, Mode, NO_LIMIT, SizeSplit, Target};
 
 /// Whether a mode both reads and writes.
 pub fn is_mixed(mode: Mode) -> bool {
@@ -50,6 +47,17 @@ pub fn line(job: &Job) -> String {
         Distribution::Zipf(theta) if job.mode.is_random() => words += &format!(", zipf {theta}"),
         Distribution::Pareto(h) if job.mode.is_random() => words += &format!(", pareto {h}"),
         _ => {}
+    }
+    for (percent, word) in [(job.trim_percent, "trims"), (job.zeroes_percent, "zeroes")] {
+        if percent > 0 {
+            words += &format!(", {percent} % {word} for writes");
+        }
+    }
+    if job.random_percent < 100 && job.mode.is_random() {
+        words += &format!(", {} % at random", job.random_percent);
+    }
+    if let Some(align) = job.align {
+        words += &format!(", aligned to {}", size(u64::from(align)));
     }
     words += &format!(", depth {}", job.depth);
     if job.lanes > 1 {
@@ -108,13 +116,25 @@ pub fn fio_options(job: &Job) -> Vec<(&'static str, String)> {
         Distribution::Zipf(theta) => put(true, "random_distribution", format!("zipf:{theta}")),
         Distribution::Pareto(h) => put(true, "random_distribution", format!("pareto:{h}")),
     }
-    put(job.time < A_YEAR, "runtime", seconds(job.time));
+    put(job.time < NO_LIMIT, "runtime", seconds(job.time));
     put(job.offset > 0, "offset", size(job.offset));
     put(job.size.is_some(), "size", size(job.size.unwrap_or(0)));
     match job.io_bytes {
         Some(bytes) => put(true, "io_size", size(bytes)),
         None => put(true, "time_based", "1".into()),
     }
+    put(job.io_count.is_some(), "number_ios", job.io_count.unwrap_or(0).to_string());
+    put(job.random_percent < 100, "percentage_random", job.random_percent.to_string());
+    put(job.align.is_some(), "blockalign", size(u64::from(job.align.unwrap_or(0))));
+    put(job.ends_all, "exitall", "1".into());
+    if let Some(steady) = &job.steady {
+        put(true, "steadystate", steady.name());
+        put(true, "steadystate_duration", seconds(steady.window));
+        put(true, "steadystate_ramp_time", seconds(steady.after));
+    }
+    let percentiles = job.percentiles.iter().map(f64::to_string).collect::<Vec<_>>().join(":");
+    put(!job.percentiles.is_empty(), "percentile_list", percentiles);
+    put(job.verify && job.writes() && !job.read_back, "do_verify", "0".into());
     put(!job.start_delay.is_zero(), "startdelay", seconds(job.start_delay));
     put(!job.ramp.is_zero(), "ramp_time", seconds(job.ramp));
     put(job.rate_iops.is_some(), "rate_iops", job.rate_iops.unwrap_or(0.0).to_string());

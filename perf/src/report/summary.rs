@@ -9,9 +9,10 @@ use hdrhistogram::Histogram;
 
 use crate::histogram::Latencies;
 use crate::results::{Direction, JobResults, Results};
+use crate::workload::DIRECTIONS as COUNT;
 
-/// Names of the directions, in the order in which all lists of three hold them.
-pub const DIRECTIONS: [&str; 3] = ["read", "write", "trim"];
+/// Names of the directions, in the order in which all lists of them are.
+pub const DIRECTIONS: [&str; COUNT] = ["read", "write", "trim", "zeroes"];
 
 /// What is measured at these percentages.
 pub const PERCENTILES: [(f64, &str); 8] = [
@@ -62,14 +63,14 @@ pub struct JobSummary {
     pub sums: Sums,
 }
 
-/// Reads, writes and deallocations, by themselves and together.
+/// The directions, by themselves and together.
 #[derive(Debug)]
 pub struct Sums {
     /// Time that rates are over.
     pub elapsed: Duration,
     /// As in [`DIRECTIONS`].
-    pub directions: [Rates; 3],
-    /// All three.
+    pub directions: [Rates; COUNT],
+    /// All of them.
     pub total: Rates,
     /// Flushes, which move no bytes and are no part of the total.
     pub flushes: Rates,
@@ -169,7 +170,7 @@ impl Sums {
         let seconds = elapsed.as_secs_f64();
         let mut all = Latencies::new();
         let mut bytes = 0;
-        let directions = [0, 1, 2].map(|index| {
+        let directions = std::array::from_fn(|index| {
             let mut latencies = Latencies::new();
             let mut moved = 0;
             for job in jobs.clone() {
@@ -195,8 +196,8 @@ impl Sums {
 }
 
 /// A job's directions, as in [`DIRECTIONS`].
-pub fn directions(job: &JobResults) -> [&Direction; 3] {
-    [&job.reads, &job.writes, &job.trims]
+pub fn directions(job: &JobResults) -> [&Direction; COUNT] {
+    [&job.reads, &job.writes, &job.trims, &job.zeroes]
 }
 
 impl Rates {

@@ -36,8 +36,8 @@ fn direction(count: u64) -> Direction {
 fn second(length_ms: u64, reads: u64, writes: u64) -> Second {
     Second {
         length: Duration::from_millis(length_ms),
-        ios: [reads, writes, 0],
-        bytes: [reads * 4096, writes * 4096, 0],
+        ios: [reads, writes, 0, 0],
+        bytes: [reads * 4096, writes * 4096, 0, 0],
         p50_ns: 10_000,
         p99_ns: 90_000,
     }
@@ -50,11 +50,13 @@ pub fn measured(name: &str) -> JobResults {
         reads: direction(7000),
         writes: direction(3000),
         trims: direction(0),
+        zeroes: direction(0),
         flushes: direction(0),
         elapsed: Duration::from_millis(2001),
         seconds: vec![second(1000, 3000, 1000), second(1000, 4000, 2000), second(1, 0, 0)],
         errors: 0,
         first_error: None,
+        steady: None,
         verified: 6000,
         backlog: 0,
     }
@@ -324,7 +326,7 @@ fn jobs_merge_into_one() {
     assert_eq!(merged.elapsed, Duration::from_millis(2001));
     assert_eq!(
         (merged.seconds[0].ios, merged.seconds[0].p50_ns, merged.seconds[0].p99_ns),
-        ([6000, 2000, 0], 15_000, 95_000)
+        ([6000, 2000, 0, 0], 15_000, 95_000)
     );
     assert_eq!(merged.verified, 12_000);
 }

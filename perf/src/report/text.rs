@@ -17,7 +17,8 @@ pub fn render(report: &Report) -> String {
         }
         if jobs.len() > 1 {
             line(&mut text, &format!("all {} jobs, {:.1} s", jobs.len(), group.sums.elapsed.as_secs_f64()));
-            write_sums(&mut text, &group.sums);
+            let asked = jobs.first().map_or(&[][..], |job| job.results.job.percentiles.as_slice());
+            write_sums(&mut text, &group.sums, asked);
         }
         write_cpu(&mut text, group);
     }
@@ -35,7 +36,7 @@ fn write_job(text: &mut String, job: &JobSummary) {
     let elapsed = job.results.elapsed.as_secs_f64();
     line(text, &format!("{}: {}, {elapsed:.1} s", asked.name, options::line(asked)));
     line(text, &format!("  on {}", asked.target));
-    write_sums(text, &job.sums);
+    write_sums(text, &job.sums, &asked.percentiles);
     if job.results.verified > 0 {
         line(text, &format!("  verified: {} I/Os hold what was written", job.results.verified));
     }
@@ -50,13 +51,20 @@ fn write_job(text: &mut String, job: &JobSummary) {
         let words = if kept { "" } else { ": the target did not keep up" };
         line(text, &format!("  {backlog} I/Os were due and had not ended when it was over{words}"));
     }
+    if let (Some(steady), Some(reached)) = (&asked.steady, job.results.steady) {
+        let words = if reached { "steady" } else { "not steady when it was over" };
+        line(text, &format!("  {words}: {} over {} s", steady.name(), options::seconds(steady.window)));
+    }
     if job.results.errors > 0 {
         let first = job.results.first_error.as_deref().unwrap_or("not known");
         line(text, &format!("  errors: {}; the first: {first}", job.results.errors));
     }
 }
 
-fn write_sums(text: &mut String, sums: &Sums) {
+/// An empty list of percentiles stands for the usual ones.
+fn write_sums(text: &mut String, sums: &Sums, asked: &[f64]) {
+    let usual = || PERCENTILES.map(|(percent, _)| percent).to_vec();
+    let percentiles = if asked.is_empty() { usual() } else { asked.to_vec() };
     let rows: Vec<(&str, &Rates, &Latency)> = sums.used().collect();
     if rows.is_empty() {
         return line(text, "  no I/O");
@@ -68,14 +76,15 @@ fn write_sums(text: &mut String, sums: &Sums) {
         write_rates(text, "total", &sums.total);
     }
     let mut heading = format!("  {:<10}{:>9}{:>9}", "latency us", "min", "mean");
-    for (_, name) in PERCENTILES {
+    for percent in &percentiles {
         // Writing to a String can't fail, here and below.
-        let _ = write!(heading, "{name:>9}");
+        let _ = write!(heading, "{:>9}", format!("p{percent}"));
     }
     line(text, &format!("{heading}{:>9}", "max"));
     for (name, _, latency) in &rows {
         let mut row = format!("  {name:>10}{:>9}{:>9}", micros(latency.min as f64), micros(latency.mean));
-        for (percent, _) in PERCENTILES {
+        for percent in &percentiles {
+            let percent = *percent;
             let _ = write!(row, "{:>9}", micros(latency.percentile(percent) as f64));
         }
         line(text, &format!("{row}{:>9}", micros(latency.max as f64)));

@@ -112,6 +112,7 @@ fn command(token: u64, step: &Step, fua: bool, data: Segments) -> IoCommand {
         Kind::Read => Operation::Read,
         Kind::Write => Operation::Write,
         Kind::Trim => Operation::Deallocate,
+        Kind::Zeroes => Operation::WriteZeroes { deallocate: false },
         Kind::Flush => Operation::Flush,
     };
     let fua = fua && step.kind == Kind::Write;
@@ -132,6 +133,7 @@ impl DiskLink {
             Kind::Read => DiskOperation::Read,
             Kind::Write => DiskOperation::Write { durable: fua },
             Kind::Trim => DiskOperation::Discard,
+            Kind::Zeroes => DiskOperation::WriteZeroes,
             Kind::Flush => DiskOperation::Flush,
         };
         let (offset, length) = (step.block << self.shift, u64::from(step.blocks) << self.shift);

@@ -108,7 +108,7 @@ impl Attached {
                 Ok(Self { geometry: local.geometry, max_transfer: None, max_lanes: None, way })
             }
             Target::File { path, direct } => {
-                let modifies = job.mode.writes(job.read_percent) || job.mode.trims();
+                let modifies = job.modifies();
                 let create_bytes = job.size.filter(|_| modifies).map(|size| job.offset + size);
                 let options = DiskOptions { read_only: !modifies, create_bytes, direct: *direct };
                 let disk = Disk::open(path, options)?;

@@ -9,6 +9,7 @@ use std::fmt;
 pub struct Fault {
     block: u64,
     byte: u64,
+    /// The version that was written last; 0 when it is not known.
     expected: u32,
     sort: Sort,
 }
@@ -32,6 +33,8 @@ enum Sort {
     Corrupt(u32),
     /// No header.
     Foreign,
+    /// Something, where zeroes were written.
+    NotZeroes(Option<u32>),
 }
 
 impl Fault {
@@ -58,6 +61,18 @@ impl Fault {
         };
         Self { block, byte: block * u64::from(block_bytes), expected, sort }
     }
+
+    /// What is wrong with a block of which it is only known that some version was written.
+    pub(super) fn of_unknown(block: u64, block_bytes: u32, found: Result<Stamp, Damage>) -> Self {
+        // A stamp at its home is not wrong by itself.
+        Self::new(Author { run: 0, seed: 0 }, block, block_bytes, 0, found, false)
+    }
+
+    /// What is wrong with a block where zeroes were written last.
+    pub(super) fn of_zeroes(block: u64, block_bytes: u32, found: Result<Stamp, Damage>) -> Self {
+        let sort = Sort::NotZeroes(found.ok().map(|stamp| stamp.version));
+        Self { block, byte: block * u64::from(block_bytes), expected: 0, sort }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -68,10 +83,12 @@ impl fmt::Display for Fault {
             Some(version) => format!("version {version}"),
             None => "zeroes".to_owned(),
         };
+        let written = match expected {
+            0 => "some version was to be there".to_owned(),
+            version => format!("version {version} was written"),
+        };
         match sort {
-            Sort::Stale(version) => {
-                write!(f, "stale: {place} holds {}, version {expected} was written", holds(version))
-            }
+            Sort::Stale(version) => write!(f, "stale: {place} holds {}, {written}", holds(version)),
             Sort::OtherRun(Stamp { seed, version, .. }) => write!(
                 f,
                 "stale: {place} holds version {version} of another run or job (seed {seed}), version {expected} of \
@@ -82,13 +99,12 @@ impl fmt::Display for Fault {
                 "torn: {place} holds {}, other blocks of the same write hold version {expected}",
                 holds(version)
             ),
-            Sort::TornBlock(first, last) => write!(
-                f,
-                "torn: {place} begins with version {first} and ends with version {last}, version {expected} was written"
-            ),
+            Sort::TornBlock(first, last) => {
+                write!(f, "torn: {place} begins with version {first} and ends with version {last}, {written}")
+            }
             Sort::Misplaced(stamp) => write!(
                 f,
-                "misplaced: {place} holds block {}, version {}; version {expected} was written",
+                "misplaced: {place} holds block {}, version {}; {written}",
                 stamp.block, stamp.version
             ),
             Sort::Newer(version) => write!(
@@ -97,11 +113,14 @@ impl fmt::Display for Fault {
             ),
             Sort::Corrupt(version) => write!(
                 f,
-                "corrupt: {place} says version {version}, its content is not as its checksum says; version {expected} \
-                 was written"
+                "corrupt: {place} says version {version}, its content is not as its checksum says; {written}"
             ),
-            Sort::Foreign => {
-                write!(f, "corrupt: {place} has no header of verification, version {expected} was written")
+            Sort::Foreign => write!(f, "corrupt: {place} has no header of verification, {written}"),
+            Sort::NotZeroes(Some(version)) => {
+                write!(f, "stale: {place} holds version {version}, zeroes were written")
+            }
+            Sort::NotZeroes(None) => {
+                write!(f, "corrupt: {place} holds what is neither zeroes nor a version, zeroes were written")
             }
         }
     }

@@ -7,13 +7,19 @@
 //! | file | what |
 //! |---|---|
 //! | `stamp` | what is written into each block |
+//! | `earlier` | blocks that an earlier run wrote |
+//! | `state` | what a run knew at its end, in a file |
 //! | `fault` | what is wrong with a block, in words |
 
+mod earlier;
 mod fault;
 mod stamp;
+mod state;
 
+pub use earlier::Earlier;
 pub use fault::Fault;
 pub use stamp::{Damage, Stamp};
+pub use state::{LaneState, State};
 
 use crate::workload::{Kind, Range, Step};
 use sledge_reactor::memory::Segments;
@@ -22,6 +28,10 @@ use sledge_reactor::memory::Segments;
 pub const MAX_PLACES: u64 = 16 << 20;
 /// Marks a place that an I/O is using.
 const IN_USE: u32 = 1 << 31;
+/// In place of a version: zeroes were written.
+const ZEROED: u32 = IN_USE - 1;
+/// Versions after which they begin again.
+const MOST_VERSIONS: u32 = ZEROED - 1;
 
 /// Who writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +50,10 @@ pub struct Verifier {
     block_bytes: u32,
     /// Blocks of a place: all I/Os consist of whole places.
     grain: u32,
-    /// Version of each place; 0 is unknown.
+    /// Version of each place; 0 is unknown. None are kept of what an earlier run wrote.
     versions: Vec<u32>,
+    /// Reads are held against what an earlier run wrote.
+    earlier: Option<Earlier>,
     latest: u32,
     /// The next place to read back.
     read_back: usize,
@@ -51,7 +63,18 @@ impl Verifier {
     /// Nothing is known of any block of `range`. Sizes and offsets of I/Os are multiples of `grain` blocks.
     pub fn new(author: Author, range: Range, block_bytes: u32, grain: u32) -> Self {
         let versions = vec![0; (range.blocks / u64::from(grain)) as usize];
-        Self { author, range, block_bytes, grain, versions, latest: 0, read_back: 0 }
+        Self { author, range, block_bytes, grain, versions, earlier: None, latest: 0, read_back: 0 }
+    }
+
+    /// Of a lane that only reads what an earlier run wrote.
+    pub fn of_earlier(author: Author, range: Range, block_bytes: u32, earlier: Earlier) -> Self {
+        let earlier = Some(earlier);
+        Self { author, range, block_bytes, grain: 1, versions: Vec::new(), earlier, latest: 0, read_back: 0 }
+    }
+
+    /// What is known now, for a later run. Only when no I/O is outstanding.
+    pub fn into_state(self) -> LaneState {
+        LaneState { first: self.range.first, versions: self.versions }
     }
 
     fn places(&self, step: &Step) -> std::ops::Range<usize> {
@@ -62,7 +85,7 @@ impl Verifier {
     /// Takes the blocks of an I/O, or the next free ones behind them, and gives a write its version. False when no
     /// blocks are free.
     pub fn claim(&mut self, step: &mut Step) -> bool {
-        if step.kind == Kind::Flush {
+        if step.kind == Kind::Flush || self.earlier.is_some() {
             return true;
         }
         let length = self.places(step).len();
@@ -82,7 +105,7 @@ impl Verifier {
         }
         step.block = self.range.first + first as u64 * u64::from(self.grain);
         if step.kind == Kind::Write {
-            self.latest = if self.latest == IN_USE - 1 { 1 } else { self.latest + 1 };
+            self.latest = if self.latest == MOST_VERSIONS { 1 } else { self.latest + 1 };
             step.version = self.latest;
         }
         self.versions[first..first + length].iter_mut().for_each(|version| *version |= IN_USE);
@@ -91,7 +114,7 @@ impl Verifier {
 
     /// An I/O ended.
     pub fn release(&mut self, step: &Step, success: bool) {
-        if step.kind == Kind::Flush {
+        if step.kind == Kind::Flush || self.earlier.is_some() {
             return;
         }
         let places = self.places(step);
@@ -99,6 +122,7 @@ impl Verifier {
             *version = match (step.kind, success) {
                 (Kind::Read, _) => *version & !IN_USE,
                 (Kind::Write, true) => step.version,
+                (Kind::Zeroes, true) => ZEROED,
                 _ => 0,
             };
         }
@@ -126,6 +150,9 @@ impl Verifier {
     }
 
     fn check_bytes(&self, step: &Step, memory: &[u8]) -> Result<bool, Fault> {
+        if let Some(earlier) = &self.earlier {
+            return earlier.check(step, memory);
+        }
         let mut any = false;
         let blocks = memory.chunks_exact(self.block_bytes as usize).take(step.blocks as usize);
         for (block, bytes) in (step.block..).zip(blocks) {
@@ -134,6 +161,10 @@ impl Verifier {
                 continue;
             }
             any = true;
+            if expected == ZEROED {
+                expect_zeroes(block, self.block_bytes, bytes)?;
+                continue;
+            }
             let found = Stamp::read(bytes);
             let right = |stamp: &Stamp| {
                 let Author { run, seed } = self.author;
@@ -173,6 +204,14 @@ impl Verifier {
         self.versions[first..first + length].iter_mut().for_each(|version| *version |= IN_USE);
         let block = self.range.first + first as u64 * u64::from(self.grain);
         Some(Step { kind: Kind::Read, block, blocks: length as u32 * self.grain, version: 0 })
+    }
+}
+
+/// Holds a block against the zeroes that were written there.
+fn expect_zeroes(block: u64, block_bytes: u32, bytes: &[u8]) -> Result<(), Fault> {
+    match bytes.iter().all(|byte| *byte == 0) {
+        true => Ok(()),
+        false => Err(Fault::of_zeroes(block, block_bytes, Stamp::read(bytes))),
     }
 }
 

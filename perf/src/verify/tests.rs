@@ -114,3 +114,110 @@ fn reading_back_covers_what_is_known() {
         std::iter::from_fn(|| verifier.read_back(8)).map(|step| (step.block, step.blocks)).collect();
     assert_eq!(back, [(100, 4), (108, 8), (116, 4), (160, 4)]);
 }
+
+/// What a later run says of bytes from block 100 on, without knowing what was written.
+fn later(bytes: &[u8]) -> String {
+    let earlier = Earlier::new(None, 512);
+    let blocks = (bytes.len() / 512) as u32;
+    earlier
+        .check(&step(Kind::Read, 100, blocks), bytes)
+        .map_or_else(|fault| fault.to_string(), |_| "fine".into())
+}
+
+// Without it what an earlier run wrote could be damaged unseen, or sound blocks be called damaged.
+#[test]
+fn blocks_of_an_earlier_run_are_held_against_each_other() {
+    let other = Author { run: 3, seed: 1 };
+    // A later write over a part, the same by another run, and a write that reaches in from the front.
+    for bytes in [
+        right(),
+        with(right(), 2, &written(other, 102, 3, 1)),
+        with(right(), 0, &written(AUTHOR, 96, 6, 9)[4 * 512..]),
+    ] {
+        assert_eq!(later(&bytes), "fine");
+    }
+    let mut flipped = right();
+    flipped[2 * 512 + 300] ^= 1;
+    let half = [&written(AUTHOR, 102, 1, 2)[..256], &written(AUTHOR, 102, 1, 1)[256..]].concat();
+    for (bytes, words) in [
+        (with(right(), 6, &[0; 512]), "torn: block 106 (byte 54272) holds zeroes"),
+        (vec![0; 512], "stale: block 100 (byte 51200) holds zeroes, some version was to be there"),
+        (
+            with(right(), 1, &written(AUTHOR, 100, 8, 1)[512..1024]),
+            "torn: block 101 (byte 51712) holds version 1",
+        ),
+        (
+            with(right(), 0, &written(AUTHOR, 100, 8, 1)[..512]),
+            "torn: block 100 (byte 51200) holds version 1, other blocks of the same write hold version 2",
+        ),
+        (with(right(), 3, &written(AUTHOR, 120, 1, 2)), "misplaced: block 103 (byte 52736) holds block 120"),
+        (
+            with(right(), 2, &half),
+            "torn: block 102 (byte 52224) begins with version 2 and ends with version 1",
+        ),
+        (with(right(), 1, &[0xa5; 512]), "corrupt: block 101 (byte 51712) has no header"),
+        (flipped, "corrupt: block 102 (byte 52224) says version 2"),
+    ] {
+        let verdict = later(&bytes);
+        assert!(verdict.starts_with(words), "{verdict}\n{words}");
+    }
+}
+
+// Without it a lost write of one block, of which no block says anything, could pass in a later run.
+#[test]
+fn the_state_of_an_earlier_run_finds_lost_writes() {
+    let lane = LaneState { first: 100, versions: vec![2, 3, 0, ZEROED] };
+    let state = State { author: AUTHOR, block_bytes: 512, grain: 4, lanes: vec![lane] };
+    let earlier = Earlier::new(Some(std::sync::Arc::new(state)), 512);
+    let say = |bytes: &[u8]| {
+        let checked = earlier.check(&step(Kind::Read, 100, 16), bytes);
+        checked.map_or_else(|fault| fault.to_string(), |any| any.to_string())
+    };
+    let unknown = vec![0xa5; 4 * 512];
+    let right = [right(), unknown, vec![0; 4 * 512]].concat();
+    assert_eq!(say(&right), "true");
+    for (bytes, words) in [
+        (
+            with(right.clone(), 5, &written(AUTHOR, 104, 4, 2)[512..1024]),
+            "torn: block 105 (byte 53760) holds version 2",
+        ),
+        (
+            with(right.clone(), 4, &written(AUTHOR, 104, 4, 2)),
+            "stale: block 104 (byte 53248) holds version 2",
+        ),
+        (
+            with(right.clone(), 4, &written(Author { run: 1, seed: 1 }, 104, 4, 3)),
+            "stale: block 104 (byte 53248) holds",
+        ),
+        (
+            with(right.clone(), 13, &written(AUTHOR, 113, 1, 1)),
+            "stale: block 113 (byte 57856) holds version 1, zeroes",
+        ),
+    ] {
+        let verdict = say(&bytes);
+        assert!(verdict.starts_with(words), "{verdict}\n{words}");
+    }
+}
+
+// Without it a place could be expected to hold what was there before zeroes were written, or be left unchecked.
+#[test]
+fn zeroes_that_were_written_are_expected() {
+    let mut verifier = verifier();
+    for kind in [Kind::Write, Kind::Zeroes] {
+        let mut io = step(kind, 100, 4);
+        assert!(verifier.claim(&mut io));
+        verifier.release(&io, true);
+    }
+    let read = step(Kind::Read, 100, 4);
+    assert_eq!(verifier.check_bytes(&read, &[0; 2048]), Ok(true));
+    let old = verifier.check_bytes(&read, &written(AUTHOR, 100, 4, 1)).unwrap_err().to_string();
+    assert!(old.starts_with("stale: block 100 (byte 51200) holds version 1, zeroes were written"), "{old}");
+    let mut trim = step(Kind::Trim, 100, 4);
+    assert!(verifier.claim(&mut trim));
+    verifier.release(&trim, true);
+    assert_eq!(
+        verifier.check_bytes(&read, &[9; 2048]),
+        Ok(false),
+        "of what was deallocated nothing is known"
+    );
+}

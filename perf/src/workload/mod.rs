@@ -34,20 +34,31 @@ pub enum Kind {
     Write = 1,
     /// Deallocates.
     Trim = 2,
+    /// Writes zeroes, which moves no data.
+    Zeroes = 3,
     /// Makes what was written durable.
-    Flush = 3,
+    Flush = 4,
 }
 
 /// Kinds of I/O.
-pub const KINDS: usize = 4;
+pub const KINDS: usize = 5;
+/// Those that reach blocks: all but the flush, which comes last.
+pub const DIRECTIONS: usize = 4;
 
 impl Kind {
+    /// Whether data goes with it.
+    #[inline]
+    pub fn moves_data(self) -> bool {
+        (self as u8) < Self::Trim as u8
+    }
+
     /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Write => "write",
             Self::Trim => "trim",
+            Self::Zeroes => "write of zeroes",
             Self::Flush => "flush",
         }
     }
@@ -82,12 +93,28 @@ pub struct Workload {
     /// Reads, out of 2^32.
     reads: u64,
     other: Kind,
+    /// What else there is besides reads, where it is not all the same.
+    mix: Option<Mix>,
     offsets: Offsets,
     read_sizes: Sizes,
     write_sizes: Sizes,
     range: Range,
-    /// Blocks by which offsets differ: the smallest size.
+    /// Blocks by which offsets differ: the smallest size, unless another alignment was asked for.
     grain: u32,
+}
+
+/// I/Os that don't read, of several kinds.
+#[derive(Debug)]
+enum Mix {
+    /// By chance: bounds of deallocations and of writes of zeroes, out of 2^32.
+    Shares { trims: u64, zeroes: u64 },
+    /// Each place is deallocated and then written, which is what is due now.
+    TrimFirst { due: Option<Step> },
+}
+
+/// A percentage out of 2^32.
+fn share(percent: u8) -> u64 {
+    (u64::from(percent) << 32) / 100
 }
 
 impl Workload {
@@ -100,15 +127,25 @@ impl Workload {
         let (reads, other) = match job.mode {
             Mode::Read | Mode::Randread => (1 << 32, Kind::Write),
             Mode::Write | Mode::Randwrite => (0, Kind::Write),
-            Mode::Rw | Mode::Randrw => ((u64::from(job.read_percent) << 32) / 100, Kind::Write),
+            Mode::Rw | Mode::Randrw => (share(job.read_percent), Kind::Write),
             Mode::Trim | Mode::Randtrim => (0, Kind::Trim),
+            Mode::Trimwrite | Mode::Randtrimwrite => (0, Kind::Write),
+        };
+        let (trims, zeroes) = (job.trim_percent, job.zeroes_percent);
+        let mix = match (job.mode.trims_first(), trims > 0 || zeroes > 0) {
+            (true, _) => Some(Mix::TrimFirst { due: None }),
+            (_, true) => {
+                Some(Mix::Shares { trims: share(trims), zeroes: share(trims.saturating_add(zeroes)) })
+            }
+            _ => None,
         };
         let in_use: &[&Sizes] = match reads {
             0 => &[&write_sizes],
             share if share == 1 << 32 => &[&read_sizes],
             _ => &[&read_sizes, &write_sizes],
         };
-        let grain = in_use.iter().map(|sizes| sizes.smallest()).min().unwrap_or(1);
+        let smallest = in_use.iter().map(|sizes| sizes.smallest()).min().unwrap_or(1);
+        let grain = job.align.map_or(smallest, |bytes| (bytes / block_bytes).max(1));
         let largest = in_use.iter().map(|sizes| sizes.largest()).max().unwrap_or(1);
         let places_count = range.blocks.saturating_sub(u64::from(largest)) / u64::from(grain) + 1;
         let offsets = match job.distribution {
@@ -117,7 +154,11 @@ impl Workload {
             Distribution::Zipf(theta) => Offsets::zipf(places_count, theta, places),
             Distribution::Pareto(h) => Offsets::pareto(places_count, h, places),
         };
-        Self { random: Random::new(seed), reads, other, offsets, read_sizes, write_sizes, range, grain }
+        let offsets = match job.random_percent {
+            percent if job.mode.is_random() && percent < 100 => Offsets::partly(offsets, share(percent)),
+            _ => offsets,
+        };
+        Self { random: Random::new(seed), reads, other, mix, offsets, read_sizes, write_sizes, range, grain }
     }
 
     /// The next I/O.
@@ -128,12 +169,54 @@ impl Workload {
             share if share == 1 << 32 => true,
             share => (self.random.draw() >> 32) < share,
         };
-        let (kind, sizes) =
-            if read { (Kind::Read, &self.read_sizes) } else { (self.other, &self.write_sizes) };
+        let kind = match (read, &self.mix) {
+            (true, _) => Kind::Read,
+            (_, None) => self.other,
+            _ => return self.mixed(),
+        };
+        self.place(kind)
+    }
+
+    /// The next I/O that doesn't read, where these are of several kinds.
+    fn mixed(&mut self) -> Step {
+        let kind = match self.mix.as_mut() {
+            Some(Mix::TrimFirst { due }) => match due.take() {
+                Some(write) => return write,
+                None => Kind::Trim,
+            },
+            Some(Mix::Shares { trims, zeroes }) => match self.random.draw() >> 32 {
+                chance if chance < *trims => Kind::Trim,
+                chance if chance < *zeroes => Kind::Zeroes,
+                _ => Kind::Write,
+            },
+            None => self.other,
+        };
+        let step = self.place(kind);
+        if let Some(Mix::TrimFirst { due }) = self.mix.as_mut() {
+            *due = Some(Step { kind: Kind::Write, ..step });
+        }
+        step
+    }
+
+    /// Where an I/O of a kind goes, and how large it is.
+    #[inline]
+    fn place(&mut self, kind: Kind) -> Step {
+        let sizes = if kind == Kind::Read { &self.read_sizes } else { &self.write_sizes };
         let blocks = sizes.draw(&mut self.random);
         let offset = match &mut self.offsets {
             Offsets::Sequential { next } => {
                 let at = if *next + u64::from(blocks) > self.range.blocks { 0 } else { *next };
+                *next = at + u64::from(blocks);
+                at
+            }
+            Offsets::Partly { chance, next, random } => {
+                let at = if (self.random.draw() >> 32) < *chance {
+                    random.draw(&mut self.random) * u64::from(self.grain)
+                } else if *next + u64::from(blocks) > self.range.blocks {
+                    0
+                } else {
+                    *next
+                };
                 *next = at + u64::from(blocks);
                 at
             }
@@ -198,5 +281,57 @@ mod tests {
     fn trims_trim() {
         let mut workload = Workload::new(&job(Mode::Randtrim), Range { first: 0, blocks: 64 }, 512, 3, 1);
         assert!((0..100).all(|_| workload.step().kind == Kind::Trim));
+    }
+
+    fn blocks_of(job: &Job, steps: usize) -> Vec<(Kind, u64)> {
+        let mut workload = Workload::new(job, Range { first: 0, blocks: 1024 }, 512, 3, 1);
+        (0..steps).map(|_| workload.step()).map(|step| (step.kind, step.block)).collect()
+    }
+
+    // Without it a mix could deallocate or write zeroes more or less often than it was told to.
+    #[test]
+    fn mixes_keep_their_shares() {
+        let mut job = job(Mode::Randrw);
+        (job.trim_percent, job.zeroes_percent) = (20, 30);
+        let steps = blocks_of(&job, 20_000);
+        let of = |kind| steps.iter().filter(|step| step.0 == kind).count();
+        assert!(of(Kind::Read).abs_diff(10_000) < 300, "{}", of(Kind::Read));
+        assert!(of(Kind::Trim).abs_diff(2000) < 150, "{}", of(Kind::Trim));
+        assert!(of(Kind::Zeroes).abs_diff(3000) < 200, "{}", of(Kind::Zeroes));
+        (job.mode, job.trim_percent, job.zeroes_percent) = (Mode::Randwrite, 0, 100);
+        assert!(blocks_of(&job, 1000).iter().all(|step| step.0 == Kind::Zeroes));
+    }
+
+    // Without it a place could be written before it is deallocated, or another one.
+    #[test]
+    fn each_place_is_deallocated_and_then_written() {
+        for mode in [Mode::Trimwrite, Mode::Randtrimwrite] {
+            for pair in blocks_of(&job(mode), 100).chunks(2) {
+                assert_eq!((pair[0].0, pair[1].0, pair[0].1), (Kind::Trim, Kind::Write, pair[1].1));
+            }
+        }
+    }
+
+    // Without it an alignment could be passed over, or lead over the end of the range.
+    #[test]
+    fn places_are_aligned_as_asked() {
+        let mut job = job(Mode::Randread);
+        job.read_sizes = SizeSplit::one(4096);
+        for (align, blocks) in [(512, 1), (8192, 16)] {
+            job.align = Some(align);
+            let places = blocks_of(&job, 2000);
+            assert!(places.iter().all(|step| step.1 % blocks == 0 && step.1 + 8 <= 1024));
+            assert!(places.iter().any(|step| step.1 / blocks % 2 == 1));
+        }
+    }
+
+    // Without it a load that is partly sequential could be all of one sort.
+    #[test]
+    fn a_share_is_random_and_the_rest_goes_on() {
+        let mut job = job(Mode::Randread);
+        job.random_percent = 25;
+        let places = blocks_of(&job, 10_000);
+        let on = places.windows(2).filter(|pair| pair[1].1 == (pair[0].1 + 1) % 1024).count();
+        assert!(on.abs_diff(7500) < 250, "{on}");
     }
 }

@@ -35,12 +35,26 @@ pub enum Offsets {
         /// Where the rank is.
         scatter: Scatter,
     },
+    /// Some go to random places, the others on behind one another; kept in blocks, as a sequence is.
+    Partly {
+        /// How many are random, out of 2^32.
+        chance: u64,
+        /// Where the last one ended.
+        next: u64,
+        /// The random places.
+        random: Box<Offsets>,
+    },
 }
 
 impl Offsets {
     /// From the start to the end, and again.
     pub fn sequential() -> Self {
         Self::Sequential { next: 0 }
+    }
+
+    /// Out of 2^32, `chance` of them as `random` has it, the others each behind the one before.
+    pub fn partly(random: Self, chance: u64) -> Self {
+        Self::Partly { chance, next: 0, random: Box::new(random) }
     }
 
     /// All of `places` alike.
@@ -59,11 +73,11 @@ impl Offsets {
         Self::Pareto { places: places as f64, exponent, scatter: Scatter::new(places, seed) }
     }
 
-    /// The next place. A sequence is kept by its owner: it gives 0 here.
+    /// The next place. A sequence is kept by its owner: it gives 0 here, as does what goes on partly.
     #[inline]
     pub fn draw(&self, random: &mut Random) -> u64 {
         match self {
-            Self::Sequential { .. } => 0,
+            Self::Sequential { .. } | Self::Partly { .. } => 0,
             Self::Uniform { places } => random.below(*places),
             Self::Zipf { zipf, scatter } => scatter.place(zipf.draw(random)),
             Self::Pareto { places, exponent, scatter } => {
