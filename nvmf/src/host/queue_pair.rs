@@ -256,7 +256,9 @@ impl Inner {
             }
         }
         let bytes = io.operation.data_bytes(io.blocks, self.geometry.block_bytes);
-        if self.parameters.max_transfer_bytes.is_some_and(|most| bytes > most) {
+        // MDTS is for each command, of which a compare-and-write is two.
+        let one = if io.operation == Operation::CompareAndWrite { bytes / 2 } else { bytes };
+        if self.parameters.max_transfer_bytes.is_some_and(|most| one > most) {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }
         if io.operation == Operation::Read && io.data.is_empty() {

@@ -14,6 +14,7 @@ use sledge_nvme::opcode::Nvm;
 use sledge_nvme::{Command, Status};
 
 use super::controller::{CommandError, Controller};
+use super::fault::{Fault, field};
 
 /// What a Connect asks for.
 #[derive(Clone, Debug)]
@@ -230,15 +231,17 @@ impl Controllers {
 }
 
 /// What a controller's error log keeps of a failed command.
-pub(crate) fn failure(queue_id: u16, command: &Command, status: Status) -> CommandError {
+pub(crate) fn failure(queue_id: u16, command: &Command, fault: Fault) -> CommandError {
     use Nvm::{Compare, Read, Verify, Write, WriteZeroes};
     let has_blocks = queue_id != 0
         && matches!(Nvm::from_value(command.opcode), Some(Read | Write | Compare | WriteZeroes | Verify));
+    // Devices, too, find ranges out of bounds.
+    let range = has_blocks && fault.status.is(Status::LBA_OUT_OF_RANGE);
     CommandError {
         sqid: queue_id,
         cid: command.cid.get(),
-        status,
-        parameter_error_location: None,
+        status: fault.status,
+        location: if range { Fault::field(field::DWORD_10).location } else { fault.location },
         lba: if has_blocks { command.slba() } else { 0 },
         nsid: if command.opcode == sledge_nvme::opcode::FABRICS { 0 } else { command.nsid.get() },
         opcode: command.opcode,

@@ -19,7 +19,7 @@ use super::controller::page::Page;
 use super::definition::TargetDefinition;
 
 /// Least entries of an Admin submission queue that an entry may state (Base 5.16.1.23).
-const ADMIN_QUEUE_ENTRIES_MINIMUM: u16 = 32;
+pub(crate) const ADMIN_QUEUE_ENTRIES_MINIMUM: u16 = 32;
 
 /// Who looks at the log.
 #[derive(Clone, Copy, Debug)]

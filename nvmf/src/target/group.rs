@@ -328,7 +328,9 @@ impl PollGroup {
     pub fn commit(&mut self, definition: &Arc<TargetDefinition>) {
         self.shared.now = now();
         self.shared.definition = definition.clone();
-        self.shared.namespaces.commit(definition);
+        for gone in self.shared.namespaces.commit(definition) {
+            self.connections.iter_mut().flatten().for_each(|connection| connection.namespace_gone(&gone));
+        }
         let now = self.shared.now;
         for id in self.shared.controllers.ids() {
             if let Some(controller) = self.shared.controllers.get_mut(id) {
@@ -440,7 +442,7 @@ impl PollGroup {
                 self.decided(admission.connection, decision);
             }
             GroupAction::AdmitQueue { admission } => {
-                let owner = Controllers::owner(admission.controller_id, self.reactor_count());
+                let owner = Controllers::owner(admission.controller_id, self.directory.reactors.len() as u32);
                 self.tell(owner, move |group| {
                     let decision = group.shared.controllers.admit(&admission, owner);
                     group.tell(admission.reactor, move |asking| {
@@ -467,10 +469,6 @@ impl PollGroup {
         }
     }
 
-    fn reactor_count(&self) -> u32 {
-        self.directory.reactors.len() as u32
-    }
-
     fn decided(&mut self, key: u32, decision: Result<Granted, Refusal>) {
         if let Some((connection, shared)) = self.connection(key) {
             connection.connect_decided(decision, shared);
@@ -478,7 +476,7 @@ impl PollGroup {
     }
 
     fn create_controller(&mut self, admission: &Admission) -> Result<Granted, Refusal> {
-        let reactors = self.reactor_count();
+        let reactors = self.directory.reactors.len() as u32;
         let shared = &mut self.shared;
         let subsystem = shared.definition.subsystems.get(&admission.subsystem_nqn).cloned();
         if subsystem.is_none() && admission.subsystem_nqn != DISCOVERY_NQN {
@@ -585,7 +583,7 @@ impl PollGroup {
             let aborted = group.connection(queue.connection).is_some_and(|(connection, shared)| {
                 connection.state() == State::Live
                     && connection.is_queue(controller_id, sqid)
-                    && connection.abort(cid, shared)
+                    && connection.abort(cid, false, shared)
             });
             group.tell(asking, move |asking| asking.abort_decided(admin, slot, aborted));
         });

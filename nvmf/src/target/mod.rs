@@ -9,6 +9,7 @@ pub mod controller;
 mod controllers;
 pub mod definition;
 pub mod discovery;
+mod fault;
 mod group;
 mod namespace_table;
 mod reports;
@@ -18,6 +19,7 @@ mod target;
 mod waiting;
 
 pub use definition::*;
+pub use fault::Fault;
 pub use reports::{ConnectionReport, ControllerReport, QueueTotals};
 pub use statistics::SubsystemStatistics;
 pub use target::{Target, TargetError};

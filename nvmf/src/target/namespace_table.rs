@@ -51,6 +51,12 @@ impl SubsystemView {
         channels.binary_search_by_key(&nsid, |entry| entry.0).ok().map(|at| channels[at].1)
     }
 
+    /// The active namespace with the next larger identifier, and its channel.
+    pub fn channel_after(&self, nsid: u32) -> Option<(u32, usize)> {
+        let channels = self.channels.borrow();
+        channels.get(channels.partition_point(|entry| entry.0 <= nsid)).copied()
+    }
+
     /// Every active namespace's channel.
     pub fn all_channels(&self) -> Vec<usize> {
         self.channels.borrow().iter().map(|entry| entry.1).collect()
@@ -102,8 +108,10 @@ impl NamespaceTable {
         Ok(())
     }
 
-    /// Makes the views those of `target`, and retires the channels that it lacks.
-    pub fn commit(&mut self, target: &TargetDefinition) {
+    /// Makes the views those of `target`, and retires the channels that it lacks. Returns the namespaces that views
+    /// showed and that are gone, or have another in their place.
+    pub fn commit(&mut self, target: &TargetDefinition) -> Vec<(Rc<SubsystemView>, u32)> {
+        let mut gone = Vec::new();
         self.views.retain(|nqn, view| {
             let keep = target.subsystems.contains_key(nqn);
             if !keep {
@@ -125,6 +133,11 @@ impl NamespaceTable {
             let has_ana_states = subsystem.listeners.iter().any(|listener| !listener.ana_states.is_empty());
             match self.views.get(nqn) {
                 Some(view) => {
+                    // One channel, one instance of a namespace: those in views are all open.
+                    let before = view.channels.borrow();
+                    let lost = before.iter().filter(|entry| !channels.contains(entry));
+                    gone.extend(lost.map(|(nsid, _)| (view.clone(), *nsid)));
+                    drop(before);
                     view.has_ana_states.set(has_ana_states);
                     *view.definition.borrow_mut() = subsystem.clone();
                     *view.channels.borrow_mut() = channels;
@@ -146,6 +159,7 @@ impl NamespaceTable {
             open.retired = !namespaces(target).any(|wanted| wanted.instance == open.definition.instance);
         }
         self.drop_drained();
+        gone
     }
 
     /// The view of a subsystem.

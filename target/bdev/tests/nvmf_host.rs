@@ -84,6 +84,18 @@ fn every_operation_works_over_the_wire() {
                 let done = run(&mut pair, vec![io(0, Operation::CompareAndWrite, 0, 1, data)]).await;
                 assert!(done[0].status.is(expected), "{}", done[0].status);
             }
+            // Each half may be as large as MDTS; more is refused here.
+            let most = pair.max_transfer_bytes().unwrap() as usize;
+            let before = run(&mut pair, vec![io(0, Operation::Read, 256, (most / BLOCK) as u32, &[])]).await;
+            let both = [content(&before[0].data), vec![7; most]].concat();
+            let whole = io(0, Operation::CompareAndWrite, 256, (most / BLOCK) as u32, &both);
+            let after = io(1, Operation::Read, 256, (most / BLOCK) as u32, &[]);
+            assert_eq!(run(&mut pair, vec![whole]).await[0].status, Status::SUCCESS);
+            assert_eq!(content(&run(&mut pair, vec![after]).await[0].data), vec![7; most]);
+            let more = vec![0; 2 * (most + BLOCK)];
+            let more = io(0, Operation::CompareAndWrite, 256, (most / BLOCK) as u32 + 1, &more);
+            assert!(run(&mut pair, vec![more]).await[0].status.is(Status::INVALID_FIELD));
+
             let done = run(
                 &mut pair,
                 vec![

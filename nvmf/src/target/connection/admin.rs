@@ -1,15 +1,16 @@
 //! Commands of the admin queue: executed by the controller, which lives on this reactor.
 
-use sledge_nvme::command::BROADCAST_NSID;
+use sledge_nvme::command::{BROADCAST_NSID, Fuse};
 use sledge_nvme::opcode::{FABRICS, FabricsType};
 use sledge_nvme::{Command, Status};
-use sledge_reactor::memory::{self, Segments};
+use sledge_reactor::memory::{self, Segment, Segments};
 
 use super::Connection;
 use super::fabrics::CONNECT_DATA_BYTES;
-use super::slot::Phase;
+use super::slot::{FusedHalf, Obstacle, Phase};
 use super::state::State;
 use crate::target::controller::{Controller, Outcome, Transfer};
+use crate::target::fault::{Fault, field};
 use crate::target::group::{GroupAction, Shared};
 
 /// Bytes that the host gets with an admin command even where MDTS is less.
@@ -20,16 +21,16 @@ impl Connection {
     ///
     /// # Errors
     /// What a command is answered with that must not be executed at all.
-    pub(super) fn transfer_of(&self, slot: u16, shared: &Shared) -> Result<Transfer, Status> {
+    pub(super) fn transfer_of(&self, slot: u16, shared: &Shared) -> Result<Transfer, Fault> {
         let command = &self.slots.get(slot).command;
         if command.data_pointer_kind() != Some(sledge_nvme::command::DataPointerKind::SglContiguousMetadata) {
             // Fabrics commands always use SGLs (NVMe Base 2.0, 3.3.3.1, PSDT).
-            return Err(Status::INVALID_FIELD.do_not_retry());
+            return Err(Fault::field_bit(field::FLAGS, 6));
         }
         if command.opcode == FABRICS {
             let connects = command.fctype() == FabricsType::Connect.value();
             if !connects && self.state != State::Live {
-                return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
+                return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry().into());
             }
             return Ok(if connects {
                 Transfer::HostToController(CONNECT_DATA_BYTES)
@@ -38,27 +39,56 @@ impl Connection {
             });
         }
         match (&self.queue, self.state) {
-            (Some(queue), State::Live) if queue.id == 0 => Ok(Controller::transfer(command)),
-            (Some(_), State::Live) => self.io_transfer_of(command, shared),
-            _ => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
+            (Some(queue), State::Live) if queue.id != 0 => self.io_transfer_of(command, shared),
+            // No fused operation is of Admin commands.
+            (Some(_), State::Live) if command.fuse() != Some(Fuse::Normal) => {
+                Err(Fault::field_bit(field::FLAGS, 0))
+            }
+            (Some(_), State::Live) => Ok(Controller::transfer(command)),
+            _ => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry().into()),
         }
     }
 
     /// Executes a command whose data, if any, has arrived.
     pub(super) fn execute(&mut self, slot: u16, shared: &mut Shared) {
         let entry = self.slots.get(slot);
-        if entry.aborted {
-            return self.refuse(slot, Status::ABORTED_BY_REQUEST, shared);
+        if entry.obstacle != Obstacle::None
+            && let Err(fault) = self.overcome(slot)
+        {
+            return self.refuse(slot, fault, shared);
         }
-        if entry.digest_failed {
-            return self.refuse(slot, Status::TRANSIENT_TRANSPORT_ERROR, shared);
-        }
-        if entry.command.opcode == FABRICS {
+        if self.slots.get(slot).command.opcode == FABRICS {
             self.execute_fabrics(slot, shared);
         } else if self.queue.as_ref().is_some_and(|queue| queue.id == 0) {
             self.execute_admin(slot, shared);
         } else {
             self.execute_io(slot, shared);
+        }
+    }
+
+    /// Deals with what keeps a command from being executed as it is.
+    #[cold]
+    fn overcome(&mut self, slot: u16) -> Result<(), Fault> {
+        let entry = self.slots.get_mut(slot);
+        match entry.obstacle {
+            Obstacle::None => Ok(()),
+            Obstacle::Aborted => Err(Status::ABORTED_BY_REQUEST.into()),
+            Obstacle::DataDigest => Err(Status::TRANSIENT_TRANSPORT_ERROR.into()),
+            // The first of a pair is to blame, once both are here.
+            Obstacle::NamespaceGone if entry.fused != FusedHalf::None => Ok(()),
+            Obstacle::NamespaceGone => Err(Fault::NAMESPACE),
+            Obstacle::DataOffset => {
+                // Both lie in the capsule, as was checked when it arrived.
+                let (offset, length) = (entry.command.dptr.address.get() as usize, entry.bytes as usize);
+                let Some(Segment::Buffer(mut buffer)) = entry.data.pop() else {
+                    return Err(Status::INTERNAL_ERROR.into());
+                };
+                buffer.copy_within(offset..offset + length, 0);
+                buffer.truncate(length);
+                entry.data = Segments::from(buffer);
+                entry.obstacle = Obstacle::None;
+                Ok(())
+            }
         }
     }
 
@@ -69,7 +99,8 @@ impl Connection {
             Transfer::HostToController(_) | Transfer::None => 0,
         };
         if reply_bytes > self.max_io_bytes.max(LEAST_MAX_REPLY_BYTES) as usize {
-            return self.respond(slot, Status::INVALID_FIELD.do_not_retry(), 0, shared);
+            // Only Get Log Page can ask for so much: NUMDL, the upper half of its dword 10.
+            return self.refuse(slot, Fault::field(field::DWORD_10 + 2), shared);
         }
         let mut reply = None;
         if reply_bytes > 0 {
@@ -92,28 +123,28 @@ impl Connection {
                 let output = reply.as_mut().map_or(&mut [][..], |buffer| &mut buffer[..]);
                 controller.execute(&command, input, output, &definition, now)
             }
-            Err(status) => Outcome::Done { result: 0, status, reply_bytes: 0 },
+            Err(status) => Outcome::Failed(status.into()),
         };
         match outcome {
-            Outcome::Done { result, status, reply_bytes } if status.is_success() => {
+            Outcome::Done { result, reply_bytes } => {
                 if let Some(mut buffer) = reply {
                     buffer.truncate(reply_bytes);
                     self.slots.get_mut(slot).data = Segments::from(buffer);
                 }
                 self.respond_with_data(slot, result, shared);
             }
-            Outcome::Done { result, status, .. } => self.respond(slot, status, result, shared),
+            Outcome::Failed(fault) => self.refuse(slot, fault, shared),
             Outcome::Held => self.slots.get_mut(slot).phase = Phase::Held,
-            Outcome::Abort { sqid, cid } => self.abort_request(slot, sqid, cid, shared),
+            Outcome::Abort { sqid, cid, request } => self.abort_request(slot, sqid, cid, request, shared),
         }
         self.after_controller(shared);
     }
 
     /// Abort: on this queue at once, on an I/O queue by way of the group.
-    fn abort_request(&mut self, slot: u16, sqid: u16, cid: u16, shared: &mut Shared) {
+    fn abort_request(&mut self, slot: u16, sqid: u16, cid: u16, request: bool, shared: &mut Shared) {
         let Some(queue) = &self.queue else { return };
         if sqid == 0 {
-            let aborted = self.abort(cid, shared);
+            let aborted = self.abort(cid, request, shared);
             return self.respond(slot, Status::SUCCESS, u64::from(!aborted), shared);
         }
         let controller_id = queue.controller_id;
@@ -128,23 +159,26 @@ impl Connection {
         self.executed(shared);
     }
 
-    /// Aborts a command of this queue; true when it has been or will be answered as aborted.
-    pub fn abort(&mut self, cid: u16, shared: &mut Shared) -> bool {
+    /// Aborts a command of this queue; true when it has been or will be answered as aborted. `request`: an asynchronous
+    /// event request that the controller has given back.
+    pub fn abort(&mut self, cid: u16, request: bool, shared: &mut Shared) -> bool {
         let Some(slot) = self.slots.by_command_id(cid) else { return false };
         let entry = self.slots.get_mut(slot);
         match entry.phase {
             Phase::Free | Phase::Responding => false,
             Phase::Held => {
-                self.respond(slot, Status::ABORTED_BY_REQUEST, 0, shared);
-                true
+                if request {
+                    self.respond(slot, Status::ABORTED_BY_REQUEST, 0, shared);
+                }
+                request
             }
             // Its data is on its way and must find it; it is answered when all has come, and not executed.
             Phase::AwaitingBuffer | Phase::Receiving => {
-                entry.aborted = true;
+                entry.obstacle = Obstacle::Aborted;
                 true
             }
             Phase::AwaitingPartner => {
-                self.refuse(slot, Status::ABORTED_BY_REQUEST, shared);
+                self.refuse(slot, Status::ABORTED_BY_REQUEST.into(), shared);
                 true
             }
             Phase::Executing => {

@@ -7,6 +7,7 @@ use sledge_nvme::fabrics::{
     PropertySetCommand, PropertySize,
 };
 use sledge_nvme::opcode::FabricsType;
+use sledge_nvme::property::Property;
 use sledge_nvme::{Command, Status};
 use zerocopy::FromBytes;
 
@@ -15,6 +16,8 @@ use super::state::{Effect, Event, State};
 use super::{Connection, PendingConnect, Queue};
 use crate::target::controllers::{Admission, Granted, Refusal};
 use crate::target::definition::{DISCOVERY_NQN, TransportOptions};
+use crate::target::discovery::ADMIN_QUEUE_ENTRIES_MINIMUM;
+use crate::target::fault::{Fault, field};
 use crate::target::group::{GroupAction, Shared};
 use crate::target::namespace_table::SubsystemView;
 
@@ -38,7 +41,7 @@ impl Connection {
             }
             // Authentication is not required by any subsystem yet, and AUTHREQ says so.
             Some(FabricsType::AuthenticationSend | FabricsType::AuthenticationReceive) | None => {
-                self.respond(slot, Status::INVALID_OPCODE.do_not_retry(), 0, shared);
+                self.fail(slot, Fault::at(Status::INVALID_OPCODE, field::NSID), 0, shared);
             }
         }
     }
@@ -86,7 +89,12 @@ impl Connection {
             return Err(Refusal::parameter(InvalidParameter::HOST_ID));
         }
         let entries = connect.entries();
-        if entries < 2 || entries > u32::from(shared.definition.transport.max_queue_depth) {
+        let most = match connect.qid.get() {
+            // The discovery log promises so many to hosts, and they take them, whatever I/O queues may have.
+            0 => shared.definition.transport.max_queue_depth.max(ADMIN_QUEUE_ENTRIES_MINIMUM),
+            _ => shared.definition.transport.max_queue_depth,
+        };
+        if entries < 2 || entries > u32::from(most) {
             return Err(Refusal::parameter(InvalidParameter::SQSIZE));
         }
         let discovery = subsystem_nqn.as_str() == DISCOVERY_NQN;
@@ -115,7 +123,7 @@ impl Connection {
         let admission = Admission {
             controller_id,
             queue_id: connect.qid.get(),
-            // At most `max_queue_depth`, which is 16 bits.
+            // Bounded by `most`, which has 16 bits.
             entries: entries as u16,
             subsystem_nqn: subsystem_nqn.as_str().to_owned(),
             host_nqn: host_nqn.as_str().to_owned(),
@@ -200,15 +208,15 @@ impl Connection {
     fn property_get(&mut self, slot: u16, command: &Command, shared: &mut Shared) {
         let get = PropertyGetCommand::of(command);
         let answer = match (self.own_controller(shared), get.size()) {
-            (Ok(controller), Some(size)) => {
-                controller.property_get(get.offset.get(), size == PropertySize::Eight)
-            }
-            (Err(status), _) => Err(status),
-            (_, None) => Err(Status::INVALID_FIELD.do_not_retry()),
+            (Ok(controller), Some(size)) => controller
+                .property_get(get.offset.get(), size == PropertySize::Eight)
+                .map_err(|status| Fault::at(status, field::DWORD_11)),
+            (Err(status), _) => Err(status.into()),
+            (_, None) => Err(Fault::field(field::DWORD_10)),
         };
         match answer {
             Ok(value) => self.respond(slot, Status::SUCCESS, value, shared),
-            Err(status) => self.respond(slot, status, 0, shared),
+            Err(fault) => self.fail(slot, fault, 0, shared),
         }
     }
 
@@ -217,12 +225,23 @@ impl Connection {
         let now = shared.now;
         let answer = match (self.own_controller(shared), set.size()) {
             (Ok(controller), Some(size)) => {
-                controller.property_set(set.offset.get(), size == PropertySize::Eight, set.value.get(), now)
+                let eight = size == PropertySize::Eight;
+                controller.property_set(set.offset.get(), eight, set.value.get(), now).map_err(|status| {
+                    let wrong_property = eight || set.offset.get() != Property::Cc.value();
+                    match status.is(Status::INVALID_FIELD) {
+                        true if wrong_property => Fault::at(status, field::DWORD_11),
+                        true => Fault::at(status, field::DWORD_12),
+                        false => status.into(),
+                    }
+                })
             }
-            (Err(status), _) => Err(status),
-            (_, None) => Err(Status::INVALID_FIELD.do_not_retry()),
+            (Err(status), _) => Err(status.into()),
+            (_, None) => Err(Fault::field(field::DWORD_10)),
         };
-        self.respond(slot, answer.err().unwrap_or(Status::SUCCESS), 0, shared);
+        match answer {
+            Ok(()) => self.respond(slot, Status::SUCCESS, 0, shared),
+            Err(fault) => self.fail(slot, fault, 0, shared),
+        }
         self.after_controller(shared);
     }
 }

@@ -9,7 +9,8 @@ use sledge_nvme::io::Operation;
 use sledge_nvme::opcode::{FABRICS, Nvm};
 
 use super::Connection;
-use super::slot::{FusedHalf, Phase};
+use super::slot::{FusedHalf, Obstacle, Phase};
+use crate::target::fault::Fault;
 use crate::target::group::Shared;
 
 /// Whether the next command must be the second half of a fused operation.
@@ -80,7 +81,7 @@ impl Connection {
     }
 
     /// Answers a command that can't be executed, and its partner in a fused operation with it.
-    pub(super) fn refuse(&mut self, slot: u16, status: Status, shared: &mut Shared) {
+    pub(super) fn refuse(&mut self, slot: u16, fault: Fault, shared: &mut Shared) {
         let half = std::mem::replace(&mut self.slots.get_mut(slot).fused, FusedHalf::None);
         match half {
             FusedHalf::First(None) if self.fused_first == Expected::SecondOf(slot) => {
@@ -91,7 +92,7 @@ impl Connection {
             }
             FusedHalf::None | FusedHalf::First(None) | FusedHalf::Broken(_) => {}
         }
-        self.respond(slot, status, 0, shared);
+        self.fail(slot, fault, 0, shared);
     }
 
     /// Takes a half whose data is complete: executes the pair if it was the last to come.
@@ -101,21 +102,23 @@ impl Connection {
             FusedHalf::First(Some(second)) => (slot, second),
             FusedHalf::Second(first) => (first, slot),
             FusedHalf::First(None) | FusedHalf::None => {
-                self.slots.get_mut(slot).phase = Phase::AwaitingPartner;
-                return;
+                return self.await_partner(slot, shared);
             }
         };
-        self.slots.get_mut(slot).phase = Phase::AwaitingPartner;
+        self.await_partner(slot, shared);
         let complete = |index| self.slots.get(index).phase == Phase::AwaitingPartner;
         if !(complete(first) && complete(second)) {
             return;
+        }
+        if [first, second].iter().any(|half| self.slots.get(*half).obstacle == Obstacle::NamespaceGone) {
+            return self.refuse(first, Fault::NAMESPACE, shared);
         }
         let mut data = std::mem::take(&mut self.slots.get_mut(first).data);
         // Each half's data is one buffer.
         if let Some(segment) = self.slots.get_mut(second).data.pop()
             && data.push(segment).is_err()
         {
-            return self.refuse(first, Status::INTERNAL_ERROR, shared);
+            return self.refuse(first, Status::INTERNAL_ERROR.into(), shared);
         }
         let write = self.slots.get(second).command;
         let (slba, blocks, fua) = (write.slba(), write.blocks(), write.fua() || self.writes_through());
@@ -125,6 +128,11 @@ impl Connection {
         if self.slots.get(first).phase == Phase::Executing {
             self.slots.get_mut(second).phase = Phase::Executing;
         }
+    }
+
+    fn await_partner(&mut self, slot: u16, shared: &Shared) {
+        let half = self.slots.get_mut(slot);
+        (half.phase, half.asked) = (Phase::AwaitingPartner, shared.now);
     }
 
     /// The device has executed both halves.

@@ -10,8 +10,9 @@ use sledge_reactor::memory::Segments;
 use zerocopy::FromBytes;
 
 use super::Connection;
-use super::slot::{FusedHalf, Phase};
+use super::slot::{FusedHalf, Obstacle, Phase};
 use crate::target::controller::Transfer;
+use crate::target::fault::{Fault, field};
 use crate::target::group::Shared;
 use crate::target::statistics::{self, ReactorCounters};
 
@@ -29,10 +30,9 @@ impl Connection {
     }
 
     /// The channel of a command's namespace.
-    fn namespace_of(&self, command: &Command) -> Result<usize, Status> {
+    fn namespace_of(&self, command: &Command) -> Result<usize, Fault> {
         let view = self.queue.as_ref().and_then(|queue| queue.view.as_ref());
-        view.and_then(|view| view.channel(command.nsid.get()))
-            .ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.do_not_retry())
+        view.and_then(|view| view.channel(command.nsid.get())).ok_or(Fault::NAMESPACE)
     }
 
     /// Whether the device of an I/O command takes a write's data at once.
@@ -42,7 +42,7 @@ impl Connection {
     }
 
     /// Which way an I/O command's data goes. The namespace gives the block size.
-    pub(super) fn io_transfer_of(&self, command: &Command, shared: &Shared) -> Result<Transfer, Status> {
+    pub(super) fn io_transfer_of(&self, command: &Command, shared: &Shared) -> Result<Transfer, Fault> {
         let operation = match Nvm::from_value(command.opcode) {
             Some(Nvm::Read) => Transfer::ControllerToHost(self.data_bytes(command, shared)?),
             Some(Nvm::Write | Nvm::Compare) => Transfer::HostToController(self.data_bytes(command, shared)?),
@@ -50,26 +50,26 @@ impl Connection {
                 Transfer::HostToController((command.dataset_ranges() * RANGE_BYTES) as u32)
             }
             Some(Nvm::Flush | Nvm::WriteZeroes | Nvm::Verify) => Transfer::None,
-            _ => return Err(Status::INVALID_OPCODE.do_not_retry()),
+            _ => return Err(Fault::OPCODE),
         };
         match command.fuse() {
             Some(Fuse::Normal) => Ok(operation),
             Some(Fuse::First) if command.opcode == Nvm::Compare.value() => Ok(operation),
             Some(Fuse::Second) if command.opcode == Nvm::Write.value() => Ok(operation),
-            _ => Err(Status::INVALID_FIELD.do_not_retry()),
+            _ => Err(Fault::field_bit(field::FLAGS, 0)),
         }
     }
 
-    fn data_bytes(&self, command: &Command, shared: &Shared) -> Result<u32, Status> {
+    fn data_bytes(&self, command: &Command, shared: &Shared) -> Result<u32, Fault> {
         let geometry = shared.namespaces.get(self.namespace_of(command)?).definition.geometry;
         let bytes = u64::from(command.blocks()) * u64::from(geometry.block_bytes);
         if bytes > u64::from(self.max_io_bytes) {
-            return Err(Status::INVALID_FIELD.do_not_retry());
+            return Err(Fault::field(field::DWORD_12));
         }
         geometry.check(command.slba(), u64::from(command.blocks()))?;
         if command.prinfo() != 0 {
             // No namespace has protection information to act on.
-            return Err(Status::INVALID_FIELD.do_not_retry());
+            return Err(Fault::field_bit(field::DWORD_12 + 3, 2));
         }
         Ok(bytes as u32)
     }
@@ -87,7 +87,10 @@ impl Connection {
             Some(Nvm::Read) => Operation::Read,
             Some(Nvm::Write) => Operation::Write,
             Some(Nvm::Compare) => Operation::Compare,
-            Some(Nvm::Flush) => return self.flush_command(slot, shared),
+            Some(Nvm::Flush) if Self::is_broadcast(command) => return self.next_part(slot, shared),
+            Some(Nvm::Flush) => {
+                return self.submit(slot, Operation::Flush, 0, 0, false, Segments::new(), shared);
+            }
             Some(Nvm::WriteZeroes) => Operation::WriteZeroes { deallocate: command.deallocate() },
             Some(Nvm::Verify) => {
                 // For the counters: at most 65,536 blocks of 4 KiB, which may be more than a transfer.
@@ -97,7 +100,7 @@ impl Connection {
                 Operation::Verify
             }
             Some(Nvm::DatasetManagement) => return self.dataset_management(slot, shared),
-            _ => return self.respond(slot, Status::INVALID_OPCODE.do_not_retry(), 0, shared),
+            _ => return self.refuse(slot, Fault::OPCODE, shared),
         };
         let data = std::mem::take(&mut self.slots.get_mut(slot).data);
         self.submit(slot, operation, slba, blocks, fua, data, shared);
@@ -116,17 +119,19 @@ impl Connection {
     ) {
         let channel = match self.namespace_of(&self.slots.get(slot).command) {
             Ok(channel) => channel,
-            Err(status) => return self.refuse(slot, status, shared),
+            Err(fault) => return self.refuse(slot, fault, shared),
         };
         if let Some(status) = self.access_denied(channel, shared) {
-            return self.refuse(slot, status, shared);
+            return self.refuse(slot, status.into(), shared);
         }
         let io = IoCommand { token: self.token(slot), operation, slba, blocks, fua, data };
-        self.hand_over(slot, channel, io, shared);
+        if let Submitted::Done(completion) = self.hand_over(slot, channel, io, shared) {
+            self.completed(slot, completion, shared);
+        }
     }
 
     /// Gives a command to a device, which may answer at once.
-    fn hand_over(&mut self, slot: u16, channel: usize, io: IoCommand, shared: &mut Shared) {
+    fn hand_over(&mut self, slot: u16, channel: usize, io: IoCommand, shared: &mut Shared) -> Submitted {
         let entry = self.slots.get_mut(slot);
         entry.phase = Phase::Executing;
         entry.channel = channel;
@@ -134,9 +139,7 @@ impl Connection {
         if let Some(view) = self.queue.as_ref().and_then(|queue| queue.view.as_ref()) {
             shared.namespaces.busy_from(view, shared.now);
         }
-        if let Submitted::Done(completion) = shared.namespaces.submit(channel, io) {
-            self.completed(slot, completion, shared);
-        }
+        shared.namespaces.submit(channel, io)
     }
 
     /// Whether the namespace's ANA state on this path forbids I/O.
@@ -155,33 +158,13 @@ impl Connection {
         self.queue.as_ref().is_some_and(|queue| !queue.write_cache.load(Relaxed))
     }
 
-    /// Flush of one namespace, or of all with the broadcast identifier, of which the first device is flushed here
-    /// and the rest one after another as each completes.
-    fn flush_command(&mut self, slot: u16, shared: &mut Shared) {
-        if Self::is_broadcast(&self.slots.get(slot).command) {
-            return self.flush_next(slot, shared);
-        }
-        self.submit(slot, Operation::Flush, 0, 0, false, Segments::new(), shared);
-    }
-
-    fn flush_next(&mut self, slot: u16, shared: &mut Shared) {
-        let view = self.queue.as_ref().and_then(|queue| queue.view.as_ref());
-        let next = usize::from(self.slots.get(slot).next_range);
-        let Some(channel) = view.and_then(|view| view.all_channels().get(next).copied()) else {
-            return self.respond(slot, Status::SUCCESS, 0, shared);
-        };
-        self.slots.get_mut(slot).next_range += 1;
-        let io = IoCommand::new(self.token(slot), Operation::Flush, 0, 0);
-        self.hand_over(slot, channel, io, shared);
-    }
-
     /// Dataset Management: every range is checked before the first is deallocated.
     fn dataset_management(&mut self, slot: u16, shared: &mut Shared) {
         let entry = self.slots.get(slot);
         let command = entry.command;
         let channel = match self.namespace_of(&command) {
             Ok(channel) => channel,
-            Err(status) => return self.respond(slot, status, 0, shared),
+            Err(fault) => return self.refuse(slot, fault, shared),
         };
         let geometry = shared.namespaces.get(channel).definition.geometry;
         let count = command.dataset_ranges().min(MAX_DATASET_RANGES);
@@ -195,7 +178,7 @@ impl Connection {
             // The other attributes are hints.
             return self.respond(slot, Status::SUCCESS, 0, shared);
         }
-        self.deallocate_next(slot, shared);
+        self.next_part(slot, shared);
     }
 
     fn dataset_range(&self, slot: u16, index: usize) -> DatasetRange {
@@ -205,27 +188,60 @@ impl Connection {
         DatasetRange::read_from_bytes(&bytes[..]).unwrap_or_default()
     }
 
-    fn deallocate_next(&mut self, slot: u16, shared: &mut Shared) {
+    /// Goes on with a command that takes several operations of devices, one after another, until one of them has to be
+    /// waited for. In a loop: devices that answer at once must not take a frame of the stack for each.
+    fn next_part(&mut self, slot: u16, shared: &mut Shared) {
         loop {
-            let entry = self.slots.get_mut(slot);
-            let index = usize::from(entry.next_range);
-            if index >= entry.command.dataset_ranges() {
-                entry.data = Segments::new();
-                return self.respond(slot, Status::SUCCESS, 0, shared);
+            let (channel, io) = match self.part_of(slot, shared) {
+                Ok(Some(part)) => part,
+                Ok(None) => {
+                    self.slots.get_mut(slot).data = Segments::new();
+                    return self.respond(slot, Status::SUCCESS, 0, shared);
+                }
+                Err(fault) => return self.refuse(slot, fault, shared),
+            };
+            let Submitted::Done(done) = self.hand_over(slot, channel, io, shared) else { return };
+            self.executing -= 1;
+            self.slots.get_mut(slot).phase = Phase::Receiving;
+            if !done.status.is_success() {
+                self.count(slot, None, done.status, shared);
+                return self.respond(slot, done.status, 0, shared);
             }
-            entry.next_range += 1;
-            let range = self.dataset_range(slot, index);
-            let (slba, blocks) = (range.slba.get(), range.blocks.get());
-            if blocks > 0 {
-                return self.submit(
-                    slot,
-                    Operation::Deallocate,
-                    slba,
-                    blocks,
-                    false,
-                    Segments::new(),
-                    shared,
-                );
+        }
+    }
+
+    /// The next operation of such a command: a range of a Dataset Management command, or a namespace of a Flush of all.
+    fn part_of(&mut self, slot: u16, shared: &Shared) -> Result<Option<(usize, IoCommand)>, Fault> {
+        let token = self.token(slot);
+        let entry = self.slots.get(slot);
+        let (command, progress) = (entry.command, entry.progress);
+        if Nvm::from_value(command.opcode) == Some(Nvm::Flush) {
+            // In the order of identifiers, whatever comes and goes meanwhile: the place in a list would not tell.
+            let view = self.queue.as_ref().and_then(|queue| queue.view.as_ref());
+            let next = view.and_then(|view| view.channel_after(progress));
+            return Ok(next.map(|(nsid, channel)| {
+                self.slots.get_mut(slot).progress = nsid;
+                (channel, IoCommand::new(token, Operation::Flush, 0, 0))
+            }));
+        }
+        if entry.obstacle == Obstacle::NamespaceGone {
+            return Err(Fault::NAMESPACE);
+        }
+        let rest = progress as usize..command.dataset_ranges();
+        let Some((index, range)) = rest
+            .map(|index| (index, self.dataset_range(slot, index)))
+            .find(|(_, range)| range.blocks.get() > 0)
+        else {
+            return Ok(None);
+        };
+        // At most 256.
+        self.slots.get_mut(slot).progress = index as u32 + 1;
+        let channel = self.namespace_of(&command)?;
+        match self.access_denied(channel, shared) {
+            Some(status) => Err(status.into()),
+            None => {
+                let (slba, blocks) = (range.slba.get(), range.blocks.get());
+                Ok(Some((channel, IoCommand::new(token, Operation::Deallocate, slba, blocks))))
             }
         }
     }
@@ -258,9 +274,9 @@ impl Connection {
                 self.slots.get_mut(slot).data = data;
                 self.respond_with_data(slot, 0, shared);
             }
-            Some(Nvm::DatasetManagement) if status.is_success() => self.deallocate_next(slot, shared),
+            Some(Nvm::DatasetManagement) if status.is_success() => self.next_part(slot, shared),
             Some(Nvm::Flush) if status.is_success() && Self::is_broadcast(&self.slots.get(slot).command) => {
-                self.flush_next(slot, shared);
+                self.next_part(slot, shared);
             }
             _ => self.respond(slot, status, 0, shared),
         }

@@ -31,6 +31,7 @@ use self::state::{Effect, Event, State};
 pub(crate) use self::transmit::SCRATCH_BYTES as TRANSMIT_SCRATCH_BYTES;
 use self::transmit::{Flushed, Outgoing, TransmitQueue};
 use super::controllers::Admission;
+use super::fault::Fault;
 use super::group::{GroupAction, Shared};
 use super::namespace_table::SubsystemView;
 use crate::decoder::{Decoder, Role};
@@ -252,6 +253,15 @@ impl Connection {
         self.protocol_error(error, shared);
     }
 
+    /// A namespace of a subsystem is gone, or another one is in its place.
+    pub fn namespace_gone(&mut self, (view, nsid): &(Rc<SubsystemView>, u32)) {
+        let ours =
+            |queue: &Queue| queue.id != 0 && queue.view.as_ref().is_some_and(|our| Rc::ptr_eq(our, view));
+        if self.queue.as_ref().is_some_and(ours) {
+            self.slots.namespace_gone(*nsid);
+        }
+    }
+
     /// Closes the socket and lets go of everything but the commands at devices.
     fn close(&mut self, shared: &mut Shared) {
         self.stream = None;
@@ -354,12 +364,24 @@ impl Connection {
     }
 
     /// Answers a command without data.
-    fn respond(&mut self, slot: u16, mut status: Status, result: u64, shared: &mut Shared) {
-        if !status.is_success() && self.queue.is_some() {
-            self.report_failure(slot, status, shared);
-            // The error log tells more.
+    fn respond(&mut self, slot: u16, status: Status, result: u64, shared: &mut Shared) {
+        if !status.is_success() {
+            return self.fail(slot, status.into(), result, shared);
+        }
+        self.complete(slot, status, result, shared);
+    }
+
+    /// Answers a command that failed, which the error log then tells more about.
+    fn fail(&mut self, slot: u16, fault: Fault, result: u64, shared: &mut Shared) {
+        let mut status = fault.status;
+        if self.queue.is_some() {
+            self.report_failure(slot, fault, shared);
             status = status.more();
         }
+        self.complete(slot, status, result, shared);
+    }
+
+    fn complete(&mut self, slot: u16, status: Status, result: u64, shared: &mut Shared) {
         if !self.state.answers() {
             self.slots.get_mut(slot).phase = Phase::Responding;
             self.slots.release(slot);
@@ -394,13 +416,13 @@ impl Connection {
     }
 
     /// Sends the failure of a command to its controller's error log.
-    fn report_failure(&mut self, slot: u16, status: Status, shared: &mut Shared) {
+    fn report_failure(&mut self, slot: u16, fault: Fault, shared: &mut Shared) {
         let Some(queue) = &self.queue else { return };
         let command = &self.slots.get(slot).command;
         shared.actions.push_back(GroupAction::ReportFailure {
             controller_id: queue.controller_id,
             owner: queue.owner,
-            error: super::controllers::failure(queue.id, command, status),
+            error: super::controllers::failure(queue.id, command, fault),
         });
         if let Some(view) = &queue.view {
             super::statistics::add(&view.counters(shared.this).error_log_entries, 1);

@@ -13,13 +13,14 @@ use sledge_nvme::{Command, Status};
 use sledge_reactor::memory::{self, Segments};
 
 use super::scratch::Scratch;
-use super::slot::{FusedHalf, Phase};
+use super::slot::{FusedHalf, NoSlot, Obstacle, Phase};
 use super::state::Event;
 use super::transmit::Outgoing;
 use super::{Arriving, Connection, State};
 use crate::decoder::{self, DataDigest, Limits};
 use crate::pdu::{DataHeader, FatalError, Framing, InitializeRequest, InitializeResponse};
 use crate::target::controller::Transfer;
+use crate::target::fault::{Fault, field};
 use crate::target::group::Shared;
 
 /// Scratch offered while large H2CData comes: little of its data is copied then, and the rest of each PDU is received
@@ -36,11 +37,9 @@ const ADMIN_IN_CAPSULE_BYTES: u32 = 8192;
 const PAGE_BYTES: u32 = 4096;
 
 /// Byte offsets of H2CData fields, for FEI (NVMe/TCP 1.0, 3.6.2.6).
-mod field {
-    pub const FLAGS: u32 = 1;
+mod pdu_field {
     pub const COMMAND_ID: u32 = 8;
     pub const TRANSFER_TAG: u32 = 10;
-    pub const OFFSET: u32 = 12;
 }
 
 impl Connection {
@@ -199,16 +198,21 @@ impl Connection {
         if let Some(queue) = &mut self.queue {
             queue.advance();
         }
-        let Some(slot) = self.slots.take(command) else {
+        let slot = match self.slots.take(command) {
+            Ok(slot) => slot,
             // More commands than the host may have outstanding: what follows can't be told apart from a runaway host.
-            return self.violation(FatalError::Sequence, 0, shared);
+            Err(NoSlot::Full) => return self.violation(FatalError::Sequence, 0, shared),
+            Err(NoSlot::Conflict(slot)) => {
+                let conflict = Fault::at(Status::COMMAND_ID_CONFLICT, field::CID);
+                return self.refuse(slot, conflict, shared);
+            }
         };
         if let Err(status) = self.pair_fused(slot, shared) {
-            return self.refuse(slot, status, shared);
+            return self.refuse(slot, status.into(), shared);
         }
         let transfer = match self.transfer_of(slot, shared) {
             Ok(transfer) => transfer,
-            Err(status) => return self.refuse(slot, status, shared),
+            Err(fault) => return self.refuse(slot, fault, shared),
         };
         match transfer {
             Transfer::None => self.execute(slot, shared),
@@ -217,17 +221,23 @@ impl Connection {
                     self.slots.get_mut(slot).bytes = bytes;
                     self.execute(slot, shared);
                 }
-                Err(status) => self.refuse(slot, status, shared),
+                Err(fault) => self.refuse(slot, fault, shared),
             },
             Transfer::HostToController(0) => self.execute(slot, shared),
             Transfer::HostToController(bytes) => match host_data(&command, bytes, in_capsule) {
-                Ok((length, false)) if whole && self.borrows(slot, shared) => {
+                Ok(Offer::InCapsule(length)) if whole && self.borrows(slot, shared) => {
                     let entry = self.slots.get_mut(slot);
                     (entry.expected, entry.bytes, entry.borrows) = (length, length, true);
                     self.arriving = Arriving::Slot(slot);
                 }
-                Ok((length, by_transfer)) => self.expect_data(slot, length, by_transfer, shared),
-                Err(status) => self.refuse(slot, status, shared),
+                Ok(Offer::InCapsule(length)) => self.expect_data(slot, length, false, shared),
+                Ok(Offer::ByTransfer(length)) => self.expect_data(slot, length, true, shared),
+                Ok(Offer::BehindOther(length)) => {
+                    self.expect_data(slot, in_capsule, false, shared);
+                    let entry = self.slots.get_mut(slot);
+                    (entry.bytes, entry.obstacle) = (length, Obstacle::DataOffset);
+                }
+                Err(fault) => self.refuse(slot, fault, shared),
             },
         }
     }
@@ -273,9 +283,8 @@ impl Connection {
         let Some(mut buffer) = buffer else { return false };
         buffer.truncate(entry.expected as usize);
         entry.data = Segments::from(buffer);
-        entry.phase = Phase::Receiving;
+        (entry.phase, entry.asked) = (Phase::Receiving, shared.now);
         if entry.by_transfer {
-            entry.asked = shared.now;
             self.transmit.push(Outgoing::ReadyToTransfer { slot });
             self.needs_flush(shared);
         }
@@ -302,23 +311,21 @@ impl Connection {
     fn data_header(&mut self, header: DataHeader, shared: &mut Shared) {
         self.large_data_comes = header.length >= LARGE_DATA;
         let Some(slot) = self.slots.find(header.transfer_tag) else {
-            return self.violation(FatalError::InvalidHeaderField, field::TRANSFER_TAG, shared);
+            return self.violation(FatalError::InvalidHeaderField, pdu_field::TRANSFER_TAG, shared);
         };
         if slot.phase != Phase::Receiving || !slot.by_transfer {
-            return self.violation(FatalError::InvalidHeaderField, field::TRANSFER_TAG, shared);
+            return self.violation(FatalError::InvalidHeaderField, pdu_field::TRANSFER_TAG, shared);
         }
         if slot.command.cid.get() != header.command_id {
-            return self.violation(FatalError::InvalidHeaderField, field::COMMAND_ID, shared);
+            return self.violation(FatalError::InvalidHeaderField, pdu_field::COMMAND_ID, shared);
         }
         let end = u64::from(header.offset) + u64::from(header.length);
         if end > u64::from(slot.expected) {
             return self.violation(FatalError::OutOfRange, 0, shared);
         }
-        if header.offset != slot.received {
-            return self.violation(FatalError::InvalidHeaderField, field::OFFSET, shared);
-        }
-        if header.last != (end == u64::from(slot.expected)) {
-            return self.violation(FatalError::InvalidHeaderField, field::FLAGS, shared);
+        // Each is a value that the field may have, but in another place of the sequence.
+        if header.offset != slot.received || header.last != (end == u64::from(slot.expected)) {
+            return self.violation(FatalError::Sequence, 0, shared);
         }
         slot.asked = shared.now;
         self.arriving = Arriving::Slot(header.transfer_tag);
@@ -349,7 +356,7 @@ impl Connection {
         let entry = self.slots.get_mut(slot);
         if let DataDigest::Mismatch { received, computed } = digest {
             tracing::warn!(peer = %self.peer, received, computed, "data digest error");
-            entry.digest_failed = true;
+            entry.obstruct(Obstacle::DataDigest);
         }
         if entry.received == entry.expected {
             self.execute(slot, shared);
@@ -358,30 +365,55 @@ impl Connection {
 }
 
 /// Checks that the host's buffer takes `bytes`.
-fn host_buffer(command: &Command, bytes: u32) -> Result<(), Status> {
+fn host_buffer(command: &Command, bytes: u32) -> Result<(), Fault> {
     match command.dptr.decode() {
         _ if bytes == 0 => Ok(()),
         Sgl::Transport { length } if length >= bytes => Ok(()),
-        Sgl::Transport { .. } => Err(Status::SGL_DATA_LENGTH_INVALID.do_not_retry()),
-        _ => Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.do_not_retry()),
+        Sgl::Transport { .. } => Err(WRONG_LENGTH),
+        _ => Err(WRONG_TYPE),
     }
 }
 
-/// Checks that the host offers `bytes`: how much it sends, and whether an R2T has to ask for it.
+/// SGL 1 describes more or less data than the command moves, or than came.
+const WRONG_LENGTH: Fault = Fault::at(Status::SGL_DATA_LENGTH_INVALID, field::SGL_LENGTH);
+/// SGL 1 is none that NVMe/TCP has for the command.
+const WRONG_TYPE: Fault = Fault::at(Status::SGL_DESCRIPTOR_TYPE_INVALID, field::SGL_TYPE);
+/// SGL 1 begins behind all that came.
+const WRONG_OFFSET: Fault = Fault::at(Status::SGL_OFFSET_INVALID, field::SGL);
+
+/// How a host offers a command's data; each with the length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// It is all that came in the capsule.
+    InCapsule(u32),
+    /// It is the end of what came in the capsule, behind something else.
+    BehindOther(u32),
+    /// It comes when an R2T asks for it.
+    ByTransfer(u32),
+}
+
+/// Checks that the host offers `bytes`.
 ///
 /// Blocks come exactly. Other data may be followed by more that means nothing, up to a page: Linux sends a whole
 /// page of ranges with each Dataset Management, however few it fills.
-fn host_data(command: &Command, bytes: u32, in_capsule: u32) -> Result<(u32, bool), Status> {
+fn host_data(command: &Command, bytes: u32, in_capsule: u32) -> Result<Offer, Fault> {
     let moves_blocks = matches!(Nvm::from_value(command.opcode), Some(Nvm::Write | Nvm::Compare));
     let most = if moves_blocks { bytes } else { bytes.max(PAGE_BYTES) };
     let fits = |length| length >= bytes && length <= most;
     match command.dptr.decode() {
-        // Data starts where the capsule's data starts: ICDOFF is 0 and Sledge reports no other offsets.
-        Sgl::InCapsule { offset, .. } if offset != 0 => Err(Status::SGL_OFFSET_INVALID.do_not_retry()),
-        Sgl::InCapsule { length, .. } if fits(length) && in_capsule == length => Ok((length, false)),
-        Sgl::Transport { length } if fits(length) && in_capsule == 0 => Ok((length, true)),
-        Sgl::InCapsule { .. } | Sgl::Transport { .. } => Err(Status::SGL_DATA_LENGTH_INVALID.do_not_retry()),
-        _ => Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.do_not_retry()),
+        // Offsets count from where the capsule's data starts, as ICDOFF is 0.
+        Sgl::InCapsule { offset: 0, length } if fits(length) && in_capsule == length => {
+            Ok(Offer::InCapsule(length))
+        }
+        Sgl::Transport { length } if fits(length) && in_capsule == 0 => Ok(Offer::ByTransfer(length)),
+        Sgl::InCapsule { offset, .. } if offset > u64::from(in_capsule) => Err(WRONG_OFFSET),
+        Sgl::InCapsule { offset, length }
+            if fits(length) && u64::from(in_capsule) - offset == length.into() =>
+        {
+            Ok(Offer::BehindOther(length))
+        }
+        Sgl::InCapsule { .. } | Sgl::Transport { .. } => Err(WRONG_LENGTH),
+        _ => Err(WRONG_TYPE),
     }
 }
 
@@ -397,19 +429,23 @@ mod tests {
     fn blocks_come_exactly_and_ranges_may_fill_a_page() {
         let write = Command::write(1, 0, 8);
         let data = |length| write.with_data(Descriptor::in_capsule(0, length));
-        assert_eq!(host_data(&data(4096), 4096, 4096), Ok((4096, false)));
-        let wrong = Err(Status::SGL_DATA_LENGTH_INVALID.do_not_retry());
+        assert_eq!(host_data(&data(4096), 4096, 4096), Ok(Offer::InCapsule(4096)));
+        let wrong = Err(WRONG_LENGTH);
         assert_eq!(host_data(&data(8192), 4096, 8192), wrong);
         assert_eq!(host_data(&data(4096), 4096, 512), wrong);
         let ranges = Command::deallocate_ranges(1, 2);
         let data = |length| ranges.with_data(Descriptor::transport(length));
-        assert_eq!(host_data(&data(32), 32, 0), Ok((32, true)));
-        assert_eq!(host_data(&data(4096), 32, 0), Ok((4096, true)));
+        assert_eq!(host_data(&data(32), 32, 0), Ok(Offer::ByTransfer(32)));
+        assert_eq!(host_data(&data(4096), 32, 0), Ok(Offer::ByTransfer(4096)));
         assert_eq!(host_data(&data(8192), 32, 0), wrong);
         assert_eq!(host_data(&data(16), 32, 0), wrong);
         let keyed = write.with_data(Descriptor::keyed(0, 4096, 1));
-        assert_eq!(host_data(&keyed, 4096, 0), Err(Status::SGL_DESCRIPTOR_TYPE_INVALID.do_not_retry()));
-        let shifted = write.with_data(Descriptor::in_capsule(16, 4096));
-        assert_eq!(host_data(&shifted, 4096, 4096), Err(Status::SGL_OFFSET_INVALID.do_not_retry()));
+        assert_eq!(host_data(&keyed, 4096, 0), Err(WRONG_TYPE));
+        let shifted = |offset| write.with_data(Descriptor::in_capsule(offset, 4096));
+        assert_eq!(host_data(&shifted(16), 4096, 4112), Ok(Offer::BehindOther(4096)));
+        assert_eq!(host_data(&shifted(16), 4096, 4096), wrong);
+        assert_eq!(host_data(&shifted(16), 4096, 8192), wrong);
+        assert_eq!(host_data(&shifted(4097), 4096, 4096), Err(WRONG_OFFSET));
+        assert_eq!(host_data(&shifted(u64::MAX), 4096, 4096), Err(WRONG_OFFSET));
     }
 }

@@ -4,9 +4,13 @@
 //! PDU has been handed to the socket, or the connection is gone and no device holds it. The table grows to what
 //! the host really uses and never beyond the queue's size.
 
+use sledge_nvme::opcode::FABRICS;
 use sledge_nvme::{Command, Status};
 use sledge_reactor::memory::Segments;
 use sledge_reactor::time::Instant;
+
+/// Most places to note identifiers at: queues of more entries are rare, and conflicts rarer.
+const MOST_LATEST: usize = 1024;
 
 /// Where a command stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,21 @@ pub(crate) enum FusedHalf {
     Broken(Status),
 }
 
+/// What keeps a command from being executed as it is once its data is complete. Rare, whichever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Nothing.
+    None,
+    /// Its data starts behind something else that came in the capsule; the SGL says where.
+    DataOffset,
+    /// The data digest of some of its data was wrong.
+    DataDigest,
+    /// Its namespace is gone since it arrived; there may be another in its place, which it is not meant for.
+    NamespaceGone,
+    /// An Abort has taken it.
+    Aborted,
+}
+
 /// One command.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -57,19 +76,18 @@ pub(crate) struct Slot {
     pub by_transfer: bool,
     /// Whether the data is borrowed from the scratch once it has been looked at.
     pub borrows: bool,
-    /// Whether the data digest of some of its data was wrong.
-    pub digest_failed: bool,
-    /// Whether an Abort has taken it: it is not executed when its data is complete.
-    pub aborted: bool,
+    /// What keeps it from being executed.
+    pub obstacle: Obstacle,
     /// Its part in a fused operation.
     pub fused: FusedHalf,
-    /// Next range of a Dataset Management command.
-    pub next_range: u16,
+    /// How far a command is that takes several operations of devices: the next range of a Dataset Management command,
+    /// or the latest namespace of a Flush of all.
+    pub progress: u32,
     /// The device channel that executes it.
     pub channel: usize,
     /// Data bytes that the command moves, for the counters.
     pub bytes: u32,
-    /// When the host was asked for the data, or last sent some of it.
+    /// When the host was asked for the data, or last sent some of it, or began to owe the other half of the operation.
     pub asked: Instant,
 }
 
@@ -83,10 +101,9 @@ impl Slot {
             received: 0,
             by_transfer: false,
             borrows: false,
-            digest_failed: false,
-            aborted: false,
+            obstacle: Obstacle::None,
             fused: FusedHalf::None,
-            next_range: 0,
+            progress: 0,
             channel: usize::MAX,
             bytes: 0,
             asked: Instant::from_nanos(0),
@@ -99,9 +116,25 @@ impl Slot {
         self.command = command;
         self.phase = Phase::Receiving;
         (self.expected, self.received, self.bytes) = (0, 0, 0);
-        (self.by_transfer, self.borrows, self.digest_failed, self.aborted) = (false, false, false, false);
-        (self.fused, self.next_range) = (FusedHalf::None, 0);
+        (self.by_transfer, self.borrows, self.obstacle) = (false, false, Obstacle::None);
+        (self.fused, self.progress) = (FusedHalf::None, 0);
     }
+
+    /// Notes what keeps it from being executed, unless that is decided already.
+    pub fn obstruct(&mut self, obstacle: Obstacle) {
+        if matches!(self.obstacle, Obstacle::None | Obstacle::DataOffset) {
+            self.obstacle = obstacle;
+        }
+    }
+}
+
+/// Why a command gets no slot to be executed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoSlot {
+    /// The host has more in flight than its queue has entries.
+    Full,
+    /// Another command in flight has the same identifier. The slot is there to answer from.
+    Conflict(u16),
 }
 
 /// The slots of one queue.
@@ -109,6 +142,9 @@ impl Slot {
 pub(crate) struct SlotTable {
     slots: Vec<Slot>,
     free: Vec<u16>,
+    /// By the low bits of a command identifier: the slot that a command with such an identifier took last. Whether it
+    /// is still there, and has that very identifier, its slot tells.
+    latest: Vec<u16>,
     limit: u16,
     used: u16,
 }
@@ -116,25 +152,33 @@ pub(crate) struct SlotTable {
 impl SlotTable {
     /// A table for a queue of `limit` commands at a time.
     pub fn new(limit: u16) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), limit, used: 0 }
+        Self { slots: Vec::new(), free: Vec::new(), latest: Vec::new(), limit, used: 0 }
     }
 
     /// Gives back the table's memory while no slot is taken.
     pub fn shrink(&mut self) {
         if self.used == 0 {
-            (self.slots, self.free) = (Vec::new(), Vec::new());
+            (self.slots, self.free, self.latest) = (Vec::new(), Vec::new(), Vec::new());
         }
     }
 
     /// Sets how many commands may be in flight; commands already there stay.
     pub fn set_limit(&mut self, limit: u16) {
-        self.limit = limit;
+        (self.limit, self.latest) = (limit, Vec::new());
     }
 
-    /// A slot for a new command; `None` when the host has more in flight than its queue has entries.
-    pub fn take(&mut self, command: Command) -> Option<u16> {
+    /// A slot for a new command.
+    ///
+    /// Conflicts are found by one look at `latest`, for all hosts that number their commands from 0 or 1 up to the size
+    /// of their queue, whatever they put into the bits above. A conflict is missed when a third identifier that ends in
+    /// the same bits was used meanwhile: the specification leaves it to the controller how many commands are searched
+    /// (Base 3.3.3.2.1.1, Command ID Conflict), and nothing here mistakes one command for another by its identifier.
+    ///
+    /// # Errors
+    /// Why it is not to be executed.
+    pub fn take(&mut self, command: Command) -> Result<u16, NoSlot> {
         if self.used >= self.limit {
-            return None;
+            return Err(NoSlot::Full);
         }
         let index = match self.free.pop() {
             Some(index) => index,
@@ -149,10 +193,33 @@ impl SlotTable {
             }
         };
         self.used += 1;
+        let cid = command.cid.get();
+        // Without an entry yet there is no place for any identifier.
+        let place = usize::from(cid) & self.latest.len().wrapping_sub(1);
+        let before = match self.latest.get_mut(place) {
+            Some(latest) => std::mem::replace(latest, index),
+            None => self.first_of(cid, index),
+        };
+        let in_flight = |slot: &Slot| slot.phase != Phase::Free && slot.command.cid.get() == cid;
+        let conflict = self.slots.get(usize::from(before)).is_some_and(in_flight);
         let slot = &mut self.slots[usize::from(index)];
         debug_assert!(slot.phase == Phase::Free && slot.data.is_empty());
         slot.begin(command);
-        Some(index)
+        if conflict {
+            // The first keeps its place: it will be there for longer.
+            self.latest[place] = before;
+            return Err(NoSlot::Conflict(index));
+        }
+        Ok(index)
+    }
+
+    /// Makes room to note identifiers, and notes the first.
+    #[cold]
+    fn first_of(&mut self, cid: u16, index: u16) -> u16 {
+        let length = usize::from(self.limit).next_power_of_two().min(MOST_LATEST);
+        self.latest = vec![u16::MAX; length];
+        self.latest[usize::from(cid) & (length - 1)] = index;
+        u16::MAX
     }
 
     /// Frees a slot and what it holds.
@@ -165,8 +232,7 @@ impl SlotTable {
         self.used -= 1;
         // A queue that has gone quiet gives its table back, so that idle queues cost little.
         if self.used == 0 && self.slots.len() > 64 {
-            self.slots = Vec::new();
-            self.free = Vec::new();
+            self.shrink();
         }
     }
 
@@ -195,10 +261,21 @@ impl SlotTable {
             .map(|index| index as u16)
     }
 
-    /// Whether the host has owed some command's data since `limit` or longer, and keeps its buffer waiting.
+    /// Whether the host has owed some command's data, or the second half of a fused operation, since `limit` or longer,
+    /// and keeps its buffer waiting.
     pub fn owes_data_since(&self, limit: Instant) -> bool {
-        let owed = |slot: &Slot| slot.phase == Phase::Receiving && slot.by_transfer && slot.asked <= limit;
-        self.slots.iter().any(owed)
+        let waits = |slot: &Slot| matches!(slot.phase, Phase::Receiving | Phase::AwaitingPartner);
+        self.slots.iter().any(|slot| waits(slot) && !slot.data.is_empty() && slot.asked <= limit)
+    }
+
+    /// A namespace is gone: the commands that are on their way to it must not reach another under its identifier.
+    pub fn namespace_gone(&mut self, nsid: u32) {
+        for slot in &mut self.slots {
+            let on_its_way = !matches!(slot.phase, Phase::Free | Phase::Held | Phase::Responding);
+            if on_its_way && slot.command.opcode != FABRICS && slot.command.nsid.get() == nsid {
+                slot.obstruct(Obstacle::NamespaceGone);
+            }
+        }
     }
 
     /// Commands in flight.
@@ -225,14 +302,54 @@ impl SlotTable {
 mod tests {
     use super::*;
 
+    fn command(cid: u16) -> Command {
+        Command::default().with_cid(cid)
+    }
+
+    // Without this two commands in flight could have one identifier, and the host not know which was answered.
+    #[test]
+    fn an_identifier_in_flight_is_not_taken_again() {
+        for limit in [1, 2, 3, 100, 128, 500] {
+            let mut table = SlotTable::new(1);
+            table.set_limit(limit + 1);
+            // Linux and others count how often they have used a number in the upper bits.
+            for generation in 0..3 {
+                let cid = |number: u16| number | generation << 12;
+                let taken: Vec<u16> =
+                    (0..limit).map(|number| table.take(command(cid(number))).unwrap()).collect();
+                // Again and again.
+                for number in (0..limit).chain(0..limit) {
+                    let Err(NoSlot::Conflict(slot)) = table.take(command(cid(number))) else {
+                        panic!("{number} of {limit} was taken twice")
+                    };
+                    assert_eq!(
+                        table.get(slot).command.cid.get(),
+                        cid(number),
+                        "there is something to answer"
+                    );
+                    table.get_mut(slot).phase = Phase::Responding;
+                    table.release(slot);
+                }
+                for slot in taken {
+                    table.get_mut(slot).phase = Phase::Responding;
+                    table.release(slot);
+                }
+                assert_eq!(table.used(), 0);
+                if generation == 1 {
+                    table.shrink();
+                }
+            }
+        }
+    }
+
     // Without this a host could have more commands in flight than its queue holds, without bound.
     #[test]
     fn the_queue_size_is_a_bound() {
         let mut table = SlotTable::new(3);
-        let taken: Vec<u16> = (0..3).map(|_| table.take(Command::default()).unwrap()).collect();
-        assert_eq!(table.take(Command::default()), None);
+        let taken: Vec<u16> = (0..3).map(|cid| table.take(command(cid)).unwrap()).collect();
+        assert_eq!(table.take(command(3)), Err(NoSlot::Full));
         table.release(taken[1]);
-        assert_eq!(table.take(Command::default()), Some(taken[1]));
+        assert_eq!(table.take(command(3)), Ok(taken[1]));
         assert_eq!(table.used(), 3);
     }
 

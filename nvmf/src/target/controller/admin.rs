@@ -9,8 +9,9 @@ use sledge_nvme::opcode::{Admin, FABRICS, FabricsType};
 use sledge_nvme::{Command, Status};
 use sledge_reactor::time::Instant;
 
-use super::{Action, Controller, Outcome, Transfer, features};
+use super::{Controller, Outcome, Transfer, features};
 use crate::target::definition::TargetDefinition;
+use crate::target::fault::{Fault, field};
 
 /// Bytes of the data of Connect (Base 6.3).
 const CONNECT_DATA_BYTES: u32 = 1024;
@@ -72,13 +73,13 @@ impl Controller {
     ) -> Outcome {
         self.activity(now);
         if command.opcode == FABRICS {
-            return self.fabrics(command, now).unwrap_or_else(Outcome::failed);
+            return self.fabrics(command, now).unwrap_or_else(Outcome::Failed);
         }
         let known =
             Admin::from_value(command.opcode).filter(|&opcode| supported(opcode, self.is_discovery()));
-        let Some(opcode) = known else { return Outcome::failed(Status::INVALID_OPCODE.do_not_retry()) };
+        let Some(opcode) = known else { return Outcome::Failed(Fault::OPCODE) };
         if !self.is_ready() {
-            return Outcome::failed(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
+            return Outcome::Failed(Status::COMMAND_SEQUENCE_ERROR.do_not_retry().into());
         }
         let outcome = match opcode {
             Admin::Identify => self.identify(command, reply),
@@ -89,36 +90,36 @@ impl Controller {
             Admin::Abort => Ok(self.abort(command)),
             // It has restarted the timer by arriving.
             Admin::KeepAlive => Ok(Outcome::done(0)),
-            _ => Err(Status::INVALID_OPCODE.do_not_retry()),
+            _ => Err(Fault::OPCODE),
         };
-        outcome.unwrap_or_else(Outcome::failed)
+        outcome.unwrap_or_else(Outcome::Failed)
     }
 
-    fn fabrics(&mut self, command: &Command, now: Instant) -> Result<Outcome, Status> {
-        const INVALID: Status = Status::INVALID_FIELD.do_not_retry();
+    fn fabrics(&mut self, command: &Command, now: Instant) -> Result<Outcome, Fault> {
         match FabricsType::from_value(command.fctype()) {
             Some(FabricsType::PropertyGet) => {
                 let get = PropertyGetCommand::of(command);
-                let size = get.size().ok_or(INVALID)?;
-                self.property_get(get.offset.get(), size == PropertySize::Eight).map(Outcome::done)
+                let size = get.size().ok_or(Fault::field(field::DWORD_10))?;
+                let value = self.property_get(get.offset.get(), size == PropertySize::Eight)?;
+                Ok(Outcome::done(value))
             }
             Some(FabricsType::PropertySet) => {
                 let set = PropertySetCommand::of(command);
-                let size = set.size().ok_or(INVALID)?;
+                let size = set.size().ok_or(Fault::field(field::DWORD_10))?;
                 self.property_set(set.offset.get(), size == PropertySize::Eight, set.value.get(), now)?;
                 Ok(Outcome::done(0))
             }
             // The queue is connected already.
-            Some(FabricsType::Connect) => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
+            Some(FabricsType::Connect) => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry().into()),
             // The Admin queue ends with its connection (Base 6.4).
-            Some(FabricsType::Disconnect) => Err(Status::INVALID_QUEUE_TYPE.do_not_retry()),
+            Some(FabricsType::Disconnect) => Err(Status::INVALID_QUEUE_TYPE.do_not_retry().into()),
             Some(FabricsType::AuthenticationSend | FabricsType::AuthenticationReceive) | None => {
-                Err(Status::INVALID_OPCODE.do_not_retry())
+                Err(Fault::at(Status::INVALID_OPCODE, field::NSID))
             }
         }
     }
 
-    fn async_event_request(&mut self, command: &Command) -> Result<Outcome, Status> {
+    fn async_event_request(&mut self, command: &Command) -> Result<Outcome, Fault> {
         self.events.hold(command.cid.get())?;
         self.deliver_events();
         Ok(Outcome::Held)
@@ -128,14 +129,9 @@ impl Controller {
         /// Bit 0 of dword 0: the command was not aborted.
         const NOT_ABORTED: u64 = 1;
         let (sqid, cid) = (command.abort_sqid(), command.abort_cid());
-        if sqid == 0 && self.events.take(cid) {
-            let status = Status::ABORTED_BY_REQUEST;
-            self.actions.push_back(Action::CompleteHeld { cid, result: 0, status });
-            return Outcome::done(0);
-        }
         if sqid != 0 && !self.io_queues.contains(&sqid) {
             return Outcome::done(NOT_ABORTED);
         }
-        Outcome::Abort { sqid, cid }
+        Outcome::Abort { sqid, cid, request: sqid == 0 && self.events.take(cid) }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use sledge_nvme::Status;
+use sledge_nvme::log_page::ParameterLocation;
 
 /// Entries that are kept; Identify Controller's ELPE is one less.
 pub const CAPACITY: usize = 64;
@@ -19,9 +20,8 @@ pub struct CommandError {
     pub cid: u16,
     /// What it is answered with.
     pub status: Status,
-    /// Byte (bits 7:0) and bit (bits 10:8) of the submission queue entry that is wrong; `None` when no single
-    /// field is.
-    pub parameter_error_location: Option<u16>,
+    /// The field of the submission queue entry that is wrong; [`ParameterLocation::NONE`] when no single one is.
+    pub location: ParameterLocation,
     /// First logical block that the error is about; 0 when it is not about blocks.
     pub lba: u64,
     /// Namespace; 0 when it is not about one.
@@ -76,7 +76,7 @@ mod tests {
             sqid: 1,
             cid,
             status: Status::LBA_OUT_OF_RANGE,
-            parameter_error_location: None,
+            location: ParameterLocation::NONE,
             lba: 0,
             nsid: 1,
             opcode: 2,

@@ -15,8 +15,18 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::events::EventKind;
 use super::{Controller, Outcome, Transfer, keep_alive};
+use crate::target::fault::{Fault, field};
 
-const INVALID: Status = Status::INVALID_FIELD.do_not_retry();
+/// FID: no such feature.
+const INVALID_FEATURE: Fault = Fault::field(field::DWORD_10);
+/// A value that the feature can't have.
+const INVALID_VALUE: Fault = Fault::field(field::DWORD_11);
+/// The data is wrong, not a field.
+const INVALID_DATA: Status = Status::INVALID_FIELD.do_not_retry();
+/// SEL, of Get Features.
+const INVALID_SELECT: Fault = Fault::field(field::DWORD_10 + 1);
+/// SV, the last bit of Set Features' dword 10.
+const NOT_SAVEABLE: Fault = Fault::at_bit(Status::FEATURE_NOT_SAVEABLE, field::DWORD_10 + 3, 7);
 
 /// Bytes of a Host Identifier; Fabrics knows only the long form (Base 5.27.1.25).
 const HOST_IDENTIFIER_BYTES: u32 = 16;
@@ -146,11 +156,11 @@ impl Controller {
         command: &Command,
         reply: &mut [u8],
         now: Instant,
-    ) -> Result<Outcome, Status> {
-        let feature = Feature::from_value(command.feature_identifier()).ok_or(INVALID)?;
-        let support = support(feature, self.is_discovery()).ok_or(INVALID)?;
+    ) -> Result<Outcome, Fault> {
+        let feature = Feature::from_value(command.feature_identifier()).ok_or(INVALID_FEATURE)?;
+        let support = support(feature, self.is_discovery()).ok_or(INVALID_FEATURE)?;
         let defaults;
-        let (values, current) = match Select::from_value(command.feature_select()).ok_or(INVALID)? {
+        let (values, current) = match Select::from_value(command.feature_select()).ok_or(INVALID_SELECT)? {
             Select::Current => (&self.features, true),
             // A feature that cannot be saved has its default for its saved value.
             Select::Default | Select::Saved => {
@@ -196,9 +206,9 @@ impl Controller {
                 fill(reply, &self.identity.host_id);
                 0
             }
-            _ => return Err(INVALID),
+            _ => return Err(INVALID_FEATURE),
         };
-        Ok(Outcome::Done { result: result.into(), status: Status::SUCCESS, reply_bytes: reply.len() })
+        Ok(Outcome::Done { result: result.into(), reply_bytes: reply.len() })
     }
 
     /// Set Features.
@@ -207,14 +217,14 @@ impl Controller {
         command: &Command,
         data: &[u8],
         now: Instant,
-    ) -> Result<Outcome, Status> {
-        let feature = Feature::from_value(command.feature_identifier()).ok_or(INVALID)?;
-        let support = support(feature, self.is_discovery()).ok_or(INVALID)?;
+    ) -> Result<Outcome, Fault> {
+        let feature = Feature::from_value(command.feature_identifier()).ok_or(INVALID_FEATURE)?;
+        let support = support(feature, self.is_discovery()).ok_or(INVALID_FEATURE)?;
         if command.feature_save() {
-            return Err(Status::FEATURE_NOT_SAVEABLE.do_not_retry());
+            return Err(NOT_SAVEABLE);
         }
         if !matches!(command.nsid.get(), 0 | BROADCAST_NSID) && !support.namespace_specific {
-            return Err(Status::FEATURE_NOT_NAMESPACE_SPECIFIC.do_not_retry());
+            return Err(Fault::at(Status::FEATURE_NOT_NAMESPACE_SPECIFIC, field::NSID));
         }
         let value = command.feature_value();
         match feature {
@@ -255,29 +265,31 @@ impl Controller {
             }
             Feature::KeepAliveTimer => self.keep_alive.set_timeout(value, now),
             Feature::Timestamp => {
-                let (timestamp, _) = Timestamp::read_from_prefix(data).map_err(|_| INVALID)?;
+                let (timestamp, _) = Timestamp::read_from_prefix(data).map_err(|_| INVALID_DATA)?;
                 self.features.clock = Some(Clock { milliseconds: timestamp.get(), set_at: now });
             }
             Feature::HostBehaviorSupport => {
-                let (wanted, _) = HostBehavior::read_from_prefix(data).map_err(|_| INVALID)?;
+                let (wanted, _) = HostBehavior::read_from_prefix(data).map_err(|_| INVALID_DATA)?;
                 // What the other fields would enable is not offered by Identify Controller.
                 let honoured = HostBehavior { acre: wanted.acre, ..HostBehavior::new() };
-                require(wanted.acre <= 1 && wanted == honoured)?;
+                if wanted.acre > 1 || wanted != honoured {
+                    return Err(INVALID_DATA.into());
+                }
                 self.features.host_behavior = honoured;
             }
             // Connect has set it, and over Fabrics nothing else may (Base 5.27.1.25).
-            Feature::HostIdentifier => return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry()),
-            _ => return Err(INVALID),
+            Feature::HostIdentifier => return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry().into()),
+            _ => return Err(INVALID_FEATURE),
         }
         Ok(Outcome::done(0))
     }
 
     /// Number of Queues (Base 5.27.1.5): before any I/O queue exists.
-    fn set_number_of_queues(&mut self, wanted: NumberOfQueues) -> Result<Outcome, Status> {
+    fn set_number_of_queues(&mut self, wanted: NumberOfQueues) -> Result<Outcome, Fault> {
         let (submission, completion) = (wanted.submission_minus_one(), wanted.completion_minus_one());
         require(submission != 0xffff && completion != 0xffff)?;
         if !self.io_queues.is_empty() {
-            return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry());
+            return Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry().into());
         }
         // Over Fabrics a submission queue and its completion queue are one pair.
         let granted = (submission.min(completion) + 1).min(self.io_queue_limit());
@@ -307,18 +319,20 @@ enum Threshold {
 
 /// The temperature threshold that a command selects: of the composite temperature (0) or of all sensors (15), as there
 /// are no others.
-fn threshold(command: &Command) -> Result<Threshold, Status> {
+fn threshold(command: &Command) -> Result<Threshold, Fault> {
     let selected = TemperatureThreshold::from_bits(command.feature_value());
-    require(matches!(selected.sensor(), 0 | 15))?;
+    if !matches!(selected.sensor(), 0 | 15) {
+        return Err(Fault::field(field::DWORD_11 + 2));
+    }
     match selected.kind() {
         0 => Ok(Threshold::Over),
         1 => Ok(Threshold::Under),
-        _ => Err(INVALID),
+        _ => Err(Fault::field_bit(field::DWORD_11 + 2, 4)),
     }
 }
 
-fn require(condition: bool) -> Result<(), Status> {
-    if condition { Ok(()) } else { Err(INVALID) }
+fn require(condition: bool) -> Result<(), Fault> {
+    if condition { Ok(()) } else { Err(INVALID_VALUE) }
 }
 
 /// Fills the reply with a structure, zeros after it.

@@ -3,34 +3,39 @@
 //! Owns which structures there are and which namespace identifiers each accepts; [`super::identify_controller`] makes
 //! the controller's own. Invariant: what is told of a namespace is what the definition in force says.
 
+use sledge_nvme::Command;
 use sledge_nvme::identify::capability::{dlfeat, nmic, nsfeat};
 use sledge_nvme::identify::{
     Cns, CommandSet, CommandSetVectors, DescriptorList, IndependentNamespaceData, NamespaceData,
     NamespaceIdentifier, NamespaceList, NvmControllerData, NvmNamespaceData,
 };
-use sledge_nvme::{Command, Status};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
 
 use super::page::Page;
 use super::{Controller, Outcome};
 use crate::target::definition::{NamespaceDefinition, SubsystemDefinition};
+use crate::target::fault::{Fault, field};
 
-const INVALID_FIELD: Status = Status::INVALID_FIELD.do_not_retry();
-const INVALID_NAMESPACE: Status = Status::INVALID_NAMESPACE_OR_FORMAT.do_not_retry();
+/// CNS: no such structure.
+const INVALID_CNS: Fault = Fault::field(field::DWORD_10);
+/// CNTID, the upper half of dword 10.
+const INVALID_CONTROLLER: Fault = Fault::field(field::DWORD_10 + 2);
+/// CSI, the last byte of dword 11.
+const INVALID_COMMAND_SET: Fault = Fault::field(field::DWORD_11 + 3);
 
 /// Controller identifier that means the controller that executes the command (Base 5.17.2.21).
 const THIS_CONTROLLER: u16 = 0xffff;
 
 impl Controller {
     /// Identify.
-    pub(super) fn identify(&self, command: &Command, reply: &mut [u8]) -> Result<Outcome, Status> {
-        let cns = Cns::from_value(command.cns()).ok_or(INVALID_FIELD)?;
+    pub(super) fn identify(&self, command: &Command, reply: &mut [u8]) -> Result<Outcome, Fault> {
+        let cns = Cns::from_value(command.cns()).ok_or(INVALID_CNS)?;
         match &self.identity.subsystem {
             _ if cns == Cns::Controller => answer(reply, self.controller_data().as_bytes()),
             Some(subsystem) => self.identify_in(subsystem, cns, command, reply),
             // Discovery controllers have no namespaces and no command sets (Base 3.1.2.3).
-            None => Err(INVALID_FIELD),
+            None => Err(INVALID_CNS),
         }
     }
 
@@ -40,7 +45,7 @@ impl Controller {
         cns: Cns,
         command: &Command,
         reply: &mut [u8],
-    ) -> Result<Outcome, Status> {
+    ) -> Result<Outcome, Fault> {
         let nsid = command.nsid.get();
         match cns {
             Cns::Namespace => {
@@ -52,7 +57,7 @@ impl Controller {
             }
             Cns::ActiveNamespaceList => answer(reply, namespace_list(subsystem, nsid)?.as_bytes()),
             Cns::NamespaceDescriptors => {
-                let namespace = active(subsystem, nsid)?.ok_or(INVALID_NAMESPACE)?;
+                let namespace = active(subsystem, nsid)?.ok_or(Fault::NAMESPACE)?;
                 answer(reply, descriptors(namespace).as_bytes())
             }
             Cns::CommandSetNamespace => {
@@ -80,20 +85,20 @@ impl Controller {
             Cns::CommandSets => {
                 let controller = command.identify_controller_id();
                 if controller != THIS_CONTROLLER && controller != self.identity.controller_id {
-                    return Err(INVALID_FIELD);
+                    return Err(INVALID_CONTROLLER);
                 }
                 answer(reply, CommandSetVectors::nvm().as_bytes())
             }
             // NVM sets, namespace management, virtualization, domains and endurance groups are not offered.
-            _ => Err(INVALID_FIELD),
+            _ => Err(INVALID_CNS),
         }
     }
 }
 
 /// The active namespace of an identifier; `None` when the identifier is valid but inactive (Base 3.2.1.3).
-fn active(subsystem: &SubsystemDefinition, nsid: u32) -> Result<Option<&NamespaceDefinition>, Status> {
+fn active(subsystem: &SubsystemDefinition, nsid: u32) -> Result<Option<&NamespaceDefinition>, Fault> {
     if nsid == 0 || nsid > namespace_limit(subsystem) {
-        return Err(INVALID_NAMESPACE);
+        return Err(Fault::NAMESPACE);
     }
     Ok(subsystem.namespaces.get(&nsid))
 }
@@ -104,15 +109,15 @@ pub(super) fn namespace_limit(subsystem: &SubsystemDefinition) -> u32 {
     subsystem.max_namespaces.max(last).max(1)
 }
 
-fn namespace_list(subsystem: &SubsystemDefinition, after: u32) -> Result<NamespaceList, Status> {
+fn namespace_list(subsystem: &SubsystemDefinition, after: u32) -> Result<NamespaceList, Fault> {
     if after >= 0xffff_fffe {
-        return Err(INVALID_NAMESPACE);
+        return Err(Fault::NAMESPACE);
     }
     Ok(NamespaceList::after(after, subsystem.namespaces.keys().copied()))
 }
 
-fn require_nvm(command: &Command) -> Result<(), Status> {
-    if command.identify_command_set() == CommandSet::Nvm.value() { Ok(()) } else { Err(INVALID_FIELD) }
+fn require_nvm(command: &Command) -> Result<(), Fault> {
+    if command.identify_command_set() == CommandSet::Nvm.value() { Ok(()) } else { Err(INVALID_COMMAND_SET) }
 }
 
 /// Identify Namespace (NVM 4.1.5.1).
@@ -166,8 +171,8 @@ fn nvm_controller_data(subsystem: &SubsystemDefinition) -> NvmControllerData {
     data
 }
 
-fn answer(reply: &mut [u8], bytes: &[u8]) -> Result<Outcome, Status> {
+fn answer(reply: &mut [u8], bytes: &[u8]) -> Result<Outcome, Fault> {
     let reply_bytes = reply.len();
     Page::new(reply, 0).put(bytes);
-    Ok(Outcome::Done { result: 0, status: Status::SUCCESS, reply_bytes })
+    Ok(Outcome::Done { result: 0, reply_bytes })
 }

@@ -24,8 +24,7 @@ use super::page::Page;
 use super::{Controller, Outcome, admin, changes, errors, features};
 use crate::target::definition::{SubsystemDefinition, TargetDefinition};
 use crate::target::discovery;
-
-const INVALID: Status = Status::INVALID_FIELD.do_not_retry();
+use crate::target::fault::{Fault, field};
 
 /// Bytes of the pages whose end is not reached by what they hold.
 const CHANGED_NAMESPACES_BYTES: u64 = 4096;
@@ -58,19 +57,22 @@ impl Controller {
         reply: &mut [u8],
         target: &TargetDefinition,
         now: Instant,
-    ) -> Result<Outcome, Status> {
-        let invalid_page = Status::INVALID_LOG_PAGE.do_not_retry();
+    ) -> Result<Outcome, Fault> {
+        let invalid_page = Fault::at(Status::INVALID_LOG_PAGE, field::DWORD_10);
         let log_page = LogPage::from_value(command.log_page_identifier()).ok_or(invalid_page)?;
         if !self.log_pages().contains(&log_page) {
             return Err(invalid_page);
         }
         let offset = command.log_page_offset();
         // No page is of a namespace (LPA bit 0 is 0), and none is addressed by index.
-        if !matches!(command.nsid.get(), 0 | BROADCAST_NSID)
-            || command.log_offset_is_index()
-            || !offset.is_multiple_of(4)
-        {
-            return Err(INVALID);
+        if !matches!(command.nsid.get(), 0 | BROADCAST_NSID) {
+            return Err(Fault::field(field::NSID));
+        }
+        if command.log_offset_is_index() {
+            return Err(Fault::field_bit(field::DWORD_14 + 2, 7));
+        }
+        if !offset.is_multiple_of(4) {
+            return Err(Fault::field(field::DWORD_12));
         }
         let reply_bytes = reply.len();
         let mut page = Page::new(reply, offset);
@@ -89,7 +91,7 @@ impl Controller {
             }
             (LogPage::CommandEffects, Some(subsystem)) => {
                 if command.log_command_set() != CommandSet::Nvm.value() {
-                    return Err(INVALID);
+                    return Err(Fault::field(field::DWORD_14 + 3));
                 }
                 page.put(command_effects(subsystem).as_bytes());
             }
@@ -115,7 +117,7 @@ impl Controller {
                 self.changed.clear();
             }
         }
-        Ok(Outcome::Done { result: 0, status: Status::SUCCESS, reply_bytes })
+        Ok(Outcome::Done { result: 0, reply_bytes })
     }
 
     fn log_pages(&self) -> Vec<LogPage> {
@@ -130,9 +132,7 @@ impl Controller {
         for entry in self.errors.iter() {
             let error = &entry.error;
             let mut wire = ErrorEntry::new(entry.count, error.sqid, error.cid, error.status);
-            if let Some(location) = error.parameter_error_location {
-                wire.parameter_location = U16::new(location);
-            }
+            wire.parameter_location = U16::new(error.location.bits());
             wire.lba = U64::new(error.lba);
             wire.nsid = U32::new(error.nsid);
             wire.transport_type = TransportType::Tcp.value();

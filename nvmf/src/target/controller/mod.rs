@@ -53,6 +53,7 @@ use sledge_reactor::time::Instant;
 
 use super::definition::{SubsystemDefinition, TransportOptions};
 use super::discovery::Viewer;
+use super::fault::Fault;
 use changes::{AnaHistory, ChangedNamespaces};
 pub use errors::CommandError;
 use errors::ErrorLog;
@@ -100,15 +101,15 @@ pub enum Transfer {
 /// What became of an Admin command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done.
+    /// It is done, and succeeded.
     Done {
         /// Completion dwords 0 (bits 31:0) and 1 (bits 63:32).
         result: u64,
-        /// Its status.
-        status: Status,
-        /// Bytes of the reply buffer to send: all of it or, on an error, none.
+        /// Bytes of the reply buffer to send.
         reply_bytes: usize,
     },
+    /// It failed; nothing of the reply buffer is to be sent.
+    Failed(Fault),
     /// It waits for an event; [`Action::CompleteHeld`] answers it.
     Held,
     /// The poll group is to abort the named command and then to answer this one: success, with bit 0 of dword 0
@@ -118,16 +119,15 @@ pub enum Outcome {
         sqid: u16,
         /// The command to abort.
         cid: u16,
+        /// Whether it is an Asynchronous Event Request that waited, and has been taken back. One that did not wait
+        /// any more is about to be answered with its event, and can't be aborted.
+        request: bool,
     },
 }
 
 impl Outcome {
     const fn done(result: u64) -> Self {
-        Self::Done { result, status: Status::SUCCESS, reply_bytes: 0 }
-    }
-
-    const fn failed(status: Status) -> Self {
-        Self::Done { result: 0, status, reply_bytes: 0 }
+        Self::Done { result, reply_bytes: 0 }
     }
 }
 

@@ -4,7 +4,7 @@
 //! the host's offset and the end of its buffer are kept, and everything else of the buffer is zero. So a page of
 //! any size costs no memory of its own.
 
-use sledge_nvme::Status;
+use crate::target::fault::{Fault, field};
 
 /// A window on a page that is being written.
 pub(crate) struct Page<'a> {
@@ -48,8 +48,8 @@ impl<'a> Page<'a> {
     ///
     /// # Errors
     /// `INVALID_FIELD` when the host's offset lies beyond the page's end (Base 5.16.1).
-    pub fn finish(self) -> Result<(), Status> {
-        if self.offset > self.position { Err(Status::INVALID_FIELD.do_not_retry()) } else { Ok(()) }
+    pub fn finish(self) -> Result<(), Fault> {
+        if self.offset > self.position { Err(Fault::field(field::DWORD_12)) } else { Ok(()) }
     }
 }
 
@@ -81,6 +81,6 @@ mod tests {
         let mut window = [1; 4];
         let mut page = Page::new(&mut window, u64::MAX);
         page.put(&whole);
-        assert_eq!(page.finish(), Err(Status::INVALID_FIELD.do_not_retry()));
+        assert_eq!(page.finish(), Err(Fault::field(48)));
     }
 }

@@ -3,13 +3,14 @@
 use sledge_nvme::fabrics::{
     AuthenticationCommand, ConnectCommand, DisconnectCommand, PropertyGetCommand, PropertySetCommand,
 };
+use sledge_nvme::log_page::ParameterLocation;
 use sledge_nvme::opcode::Admin;
 use sledge_nvme::property::{Configuration, Property};
 use sledge_nvme::sgl::Descriptor;
 use sledge_nvme::{Command, Status};
 
 use super::tests_support::{Fixture, event, subsystem, target};
-use super::{Action, CommandError, Controller, Outcome, Transfer};
+use super::{CommandError, Controller, Outcome, Transfer};
 
 // Deleting this lets data be expected where none comes, or a reply be cut off.
 #[test]
@@ -105,13 +106,21 @@ fn abort_takes_back_requests_and_hands_over_the_rest() {
     let mut fixture = Fixture::ready(&[1]);
     assert_eq!(fixture.controller.queue_added(2), Ok(()));
     assert_eq!((fixture.request_event(10), fixture.request_event(11)), (Outcome::Held, Outcome::Held));
-    assert_eq!(fixture.read(&Command::abort(0, 10)).result, 0);
-    let aborted = Action::CompleteHeld { cid: 10, result: 0, status: Status::ABORTED_BY_REQUEST };
-    assert_eq!(fixture.actions(), [aborted]);
-    assert_eq!(fixture.execute_with(&Command::abort(0, 10), &[]), Outcome::Abort { sqid: 0, cid: 10 });
-    assert_eq!(fixture.execute_with(&Command::abort(2, 7), &[]), Outcome::Abort { sqid: 2, cid: 7 });
+    let mut abort = |sqid, cid| fixture.execute_with(&Command::abort(sqid, cid), &[]);
+    assert_eq!(abort(0, 10), Outcome::Abort { sqid: 0, cid: 10, request: true });
+    assert_eq!(abort(0, 10), Outcome::Abort { sqid: 0, cid: 10, request: false });
+    assert_eq!(abort(2, 7), Outcome::Abort { sqid: 2, cid: 7, request: false });
     assert_eq!(fixture.read(&Command::abort(1, 7)).result, 1);
     assert_eq!(fixture.actions(), []);
+    // The event goes to the one that is left; it then can't be taken back any more.
+    let mut changed = fixture.target.clone();
+    changed.subsystems = target([subsystem(&[1, 2])]).subsystems;
+    fixture.change(changed);
+    assert_eq!(
+        fixture.execute_with(&Command::abort(0, 11), &[]),
+        Outcome::Abort { sqid: 0, cid: 11, request: false }
+    );
+    assert_eq!(fixture.actions(), [event(11, 0x0004_0002)]);
 }
 
 // Deleting this lets a host hold more requests than AERL says, without bound.
@@ -137,7 +146,7 @@ fn a_failed_command_has_more_in_the_error_log() {
         sqid: 1,
         cid: 2,
         status: Status::LBA_OUT_OF_RANGE.do_not_retry(),
-        parameter_error_location: Some(40),
+        location: ParameterLocation::default().with_byte(40),
         lba: 5,
         nsid: 1,
         opcode: 2,
@@ -148,6 +157,53 @@ fn a_failed_command_has_more_in_the_error_log() {
     assert_eq!(log.u16(12), status.to_completion_field());
     assert_eq!((log.u16(14), log.u64(16), log.u32(24)), (40, 5, 1));
     assert_eq!((log.data[29], log.data[31], log.u64(64)), (3, 2, 0));
+}
+
+// Deleting this lets the error log name no field, or blame one that is right.
+#[test]
+fn refusals_name_the_field_that_is_wrong() {
+    let mut fixture = Fixture::ready(&[1]);
+    let word = |command: Command, at: usize, value: u32| -> Command {
+        let mut bytes: [u8; 64] = zerocopy::transmute!(command);
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        zerocopy::transmute!(bytes)
+    };
+    let (identify, log) = (Command::identify(0, 1), Command::get_log_page(2, 0, 0, 512));
+    let get = Command::get_features(0x04, 0);
+    let set = |fid, value| Command::set_features(fid, 0, value);
+    // (command, byte, bit)
+    let cases = [
+        (Command::new(0x7d, 0), 0, 0),
+        (Command::identify(0xee, 1), 40, 0),
+        (Command::identify(0, 33), 4, 0),
+        (Command::identify(2, u32::MAX), 4, 0),
+        (Command::identify(5, 1).with_command_set(1), 47, 0),
+        (word(Command::identify(0x1c, 0), 40, 0x0009_001c), 42, 0),
+        (word(log, 40, 0x007f_0099), 40, 0),
+        (word(log, 4, 1), 4, 0),
+        (word(log, 48, 2), 48, 0),
+        (word(log, 48, 4096), 48, 0),
+        (word(log, 56, 1 << 23), 58, 7),
+        (word(Command::get_log_page(5, 0, 0, 512), 56, 1 << 24), 59, 0),
+        (Command::get_features(0xee, 0), 40, 0),
+        (get.with_select(5), 41, 0),
+        (word(get, 44, 7 << 16), 46, 0),
+        (word(get, 44, 2 << 20), 46, 4),
+        (set(0x0b, 0x200), 44, 0),
+        (set(0x07, 0xffff), 44, 0),
+        (word(set(0x0b, 0), 40, 1 << 31 | 0x0b), 43, 7),
+        (Command::set_features(0x0b, 1, 0), 4, 0),
+    ];
+    assert_eq!(fixture.status(&identify), Status::SUCCESS);
+    for (command, byte, bit) in cases {
+        let Outcome::Failed(fault) = fixture.execute_with(&command, &[]) else { panic!("{command:?}") };
+        assert_eq!((fault.location.byte(), fault.location.bit()), (byte, bit), "{command:?}");
+    }
+    // No field is to blame for the moment, or for data.
+    for command in [set(0x81, 0), set(0x0e, 0)] {
+        let Outcome::Failed(fault) = fixture.execute_with(&command, &[]) else { panic!("{command:?}") };
+        assert_eq!(fault.location, ParameterLocation::NONE, "{command:?}");
+    }
 }
 
 // Deleting this lets a command that nobody thought of bring the reactor down, or leave a reply half filled.
@@ -182,9 +238,9 @@ fn any_command_is_answered_without_panic() {
         });
         let length = reply.len();
         let outcome = fixture.controller.execute(&command, &bytes, &mut reply, &fixture.target, fixture.now);
-        if let Outcome::Done { status, reply_bytes, .. } = outcome {
-            assert_eq!(reply_bytes, if status.is_success() { length } else { 0 }, "{command:?}");
-            succeeded += u32::from(status.is_success());
+        if let Outcome::Done { reply_bytes, .. } = outcome {
+            assert_eq!(reply_bytes, length, "{command:?}");
+            succeeded += 1;
         }
         // Each request that was held is answered at most once, and few actions wait.
         assert!(fixture.actions().len() <= 8);

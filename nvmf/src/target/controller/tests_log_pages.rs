@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use sledge_nvme::log_page::ParameterLocation;
 use sledge_nvme::{Command, Status};
 
 use super::tests_support::{Fixture, address, at, event, subsystem, target};
@@ -20,7 +21,7 @@ fn fail(fixture: &mut Fixture, cid: u16) {
         sqid: 1,
         cid,
         status: Status::UNRECOVERED_READ_ERROR,
-        parameter_error_location: None,
+        location: ParameterLocation::NONE,
         lba: 9,
         nsid: 1,
         opcode: 2,

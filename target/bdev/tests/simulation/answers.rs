@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use sledge_bdev::delay::{DelayDevice, DelayOptions, Latencies};
 use sledge_nvme::command::{DatasetRange, Fuse};
-use sledge_nvme::fabrics::{ConnectAttributes, ConnectCommand, ConnectData};
+use sledge_nvme::fabrics::{
+    ConnectAttributes, ConnectCommand, ConnectData, PropertyGetCommand, PropertySetCommand,
+};
+use sledge_nvme::property::Property;
 use sledge_nvme::sgl::Descriptor;
 use sledge_nvme::{Command, Completion, Status};
 use sledge_nvmf::digest::digest;
@@ -112,6 +115,164 @@ fn error_log_entries_name_the_blocks_of_commands_that_have_some() {
         assert_eq!((word(older, 0), older[8], older[31], word(older, 16), older[24]), (1, 1, 0x02, 5000, 1));
         assert_eq!(&newest[10..12], hinted.cid.as_bytes());
     });
+}
+
+// Without this the error log would not say which field of a refused command was wrong, or blame one that is right.
+#[test]
+fn error_log_entries_name_the_field_that_is_wrong() {
+    let (capsule, transport) = (Descriptor::in_capsule(0, 512), Descriptor::transport(512));
+    let with = |mut command: Command, descriptor, edit: fn(&mut Command)| {
+        command.dptr = descriptor;
+        edit(&mut command);
+        command
+    };
+    let (read, write) = (Command::read(1, 0, 1), Command::write(1, 0, 1));
+    let keep = |_: &mut Command| ();
+    // (command, data bytes, byte, bit)
+    let cases: Vec<(Command, usize, u16, u16)> = vec![
+        (Command::new(0x7d, 1), 0, 0, 0),
+        (with(read, transport, |command| command.flags |= 0xc0), 0, 1, 6),
+        (with(read, transport, |command| command.flags |= 1), 0, 1, 0),
+        (with(Command::read(9, 0, 1), transport, keep), 0, 4, 0),
+        (Command::flush(9), 0, 4, 0),
+        (with(write, Descriptor::in_capsule(600, 512), keep), 512, 24, 0),
+        (with(write, Descriptor::in_capsule(0, 1024), keep), 1024, 32, 0),
+        (with(read, Descriptor::transport(511), keep), 0, 32, 0),
+        (with(read, capsule, keep), 0, 39, 0),
+        (with(Command::read(1, 2000, 1), transport, keep), 0, 40, 0),
+        (Command::write_zeroes(1, 1023, 2, false), 0, 40, 0),
+        (with(Command::read(1, 0, 257), Descriptor::transport(257 * 512), keep), 0, 48, 0),
+        (with(read, transport, |command| command.cdw12 = U32::new(1 << 29)), 0, 51, 2),
+    ];
+    with_a_disk(|address| async move {
+        let (mut admin, mut io) = queues(address).await;
+        for (command, bytes, byte, bit) in cases {
+            let completion = io.execute(command, &vec![0; bytes]).await;
+            assert!(completion.status().is_more(), "{command:?}: {}", completion.status());
+            sleep(Duration::from_millis(10)).await;
+            let entry = log_page(&mut admin, 0x01, 64).await;
+            assert_eq!(&entry[10..12], completion.cid.as_bytes());
+            assert_eq!(u16::from_le_bytes([entry[14], entry[15]]), byte | bit << 8, "{command:?}");
+        }
+        // A compare that finds a difference is right in every field.
+        let mut compare = Command::compare(1, 0, 1);
+        compare.dptr = capsule;
+        assert!(io.execute(compare, &[1; 512]).await.status().is(Status::COMPARE_FAILURE));
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(log_page(&mut admin, 0x01, 64).await[14..16], [0xff, 0xff]);
+        // On the admin queue.
+        for (command, byte) in [
+            (
+                Command::from(PropertyGetCommand {
+                    offset: U32::new(0x30),
+                    ..PropertyGetCommand::new(Property::Cap)
+                }),
+                44,
+            ),
+            (Command::from(PropertySetCommand::new(Property::Csts, 0)), 44),
+            (Command::from(PropertySetCommand::new(Property::Cc, 3 << 14 | 1)), 48),
+            (Command::keep_alive().with_fuse(Fuse::First), 1),
+        ] {
+            let completion = admin.execute(command, &[]).await;
+            assert!(completion.status().is(Status::INVALID_FIELD), "{command:?}: {}", completion.status());
+            assert_eq!(log_page(&mut admin, 0x01, 64).await[14..16], [byte, 0], "{command:?}");
+        }
+    });
+}
+
+// Without this two commands could be in flight under one identifier, and the host take the answer of the one for that of
+// the other.
+#[test]
+fn an_identifier_in_flight_is_refused() {
+    with_a_slow_disk(|address| async move {
+        let (_admin, mut io) = queues(address).await;
+        for round in 0..3 {
+            let mut write = Command::write(1, 0, 8).with_cid(9);
+            write.dptr = Descriptor::in_capsule(0, 4096);
+            for (command, data) in
+                [(Command::flush(1).with_cid(9), vec![]), (write, vec![1; 4096]), (write, vec![1; 4096])]
+            {
+                write_all(&io.stream, &io.capsule(command, &data)).await.unwrap();
+            }
+            // What is refused is answered at once, the flush after its second.
+            for expected in [Status::COMMAND_ID_CONFLICT, Status::COMMAND_ID_CONFLICT, Status::SUCCESS] {
+                let status = io.completion(9).await.status();
+                assert!(status.is(expected), "round {round}: {status}");
+            }
+        }
+        let mut read = Command::read(1, 0, 8);
+        read.dptr = Descriptor::transport(4096);
+        assert!(io.read(read).await.iter().all(|byte| *byte == 0), "a refused write was executed");
+    });
+}
+
+// Without this data that lies behind something else in a capsule, as Identify Controller says it may (SGLS bit 20), would
+// be refused or taken from the wrong place.
+#[test]
+fn data_may_start_behind_the_capsules_beginning() {
+    for (header_digest, data_digest) in [(false, false), (true, true)] {
+        with_a_disk(move |address| async move {
+            let (_admin, cntlid) = RawQueue::admin(address, 77, 0).await;
+            let mut io = RawQueue::initialize(address, header_digest, data_digest).await;
+            io.connect(1, cntlid, 77, 0).await.unwrap();
+            for (offset, blocks) in [(4, 1), (512, 1), (16, 8), (4096, 8)] {
+                let bytes = blocks as usize * 512;
+                let data: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+                let capsule = [vec![0xee; offset], data.clone()].concat();
+                let mut write = Command::write(1, 0, blocks);
+                write.dptr = Descriptor::in_capsule(offset as u64, bytes as u32);
+                let status = io.execute(write, &capsule).await.status();
+                assert!(status.is_success(), "offset {offset}: {status}");
+                let mut read = Command::read(1, 0, blocks);
+                read.dptr = Descriptor::transport(bytes as u32);
+                assert!(io.read(read).await == data, "offset {offset}: other data than was sent");
+                let range =
+                    DatasetRange { slba: U64::new(0), blocks: U32::new(blocks), ..Default::default() };
+                let mut free = Command::deallocate_ranges(1, 1);
+                free.dptr = Descriptor::in_capsule(offset as u64, 16);
+                let capsule = [vec![0xee; offset], range.as_bytes().to_vec()].concat();
+                assert!(io.execute(free, &capsule).await.status().is_success());
+                assert!(io.read(read).await.iter().all(|byte| *byte == 0), "offset {offset}: not freed");
+            }
+        });
+    }
+}
+
+// Without this a target with small I/O queues could not be connected to at all: Linux asks for 32 entries for the admin
+// queue, the least that the discovery log may promise.
+#[test]
+fn an_admin_queue_may_have_32_entries_whatever_io_queues_may() {
+    let mut world = World::new(1, SimulationConfig::default(), 1, 1);
+    let transport = TransportOptions { max_queue_depth: 16, ..TransportOptions::default() };
+    let definition = world.definition(vec![malloc("disk", 1024, 512)]);
+    world.apply(TargetDefinition { transport, ..definition });
+    let address = world.address();
+    let host = || async move {
+        let (_admin, cntlid) = RawQueue::admin(address, 77, 0).await;
+        let mut io = RawQueue::initialize(address, false, false).await;
+        let refused = io.connect(1, cntlid, 77, 0).await.unwrap_err();
+        assert!(refused.is(Status::CONNECT_INVALID_PARAMETERS), "{refused}");
+    };
+    world.simulation.block_on(world.host_node, host).unwrap();
+    world.expect_target_is_empty(1);
+}
+
+// Without this a flush of all namespaces, or a command with many ranges, could take the stack of the whole target.
+#[test]
+fn commands_of_many_parts_take_no_stack_for_each() {
+    const NAMESPACES: usize = 2000;
+    let mut world = World::new(1, SimulationConfig::default(), 1, 1);
+    world.serve((0..NAMESPACES).map(|_| malloc("disk", 8, 512)).collect());
+    let address = world.address();
+    let host = || async move {
+        let (_admin, mut io) = queues(address).await;
+        assert!(io.execute(Command::flush(!0), &[]).await.status().is_success());
+        let mut free = Command::deallocate_ranges(1, 256);
+        free.dptr = Descriptor::in_capsule(0, 4096);
+        assert!(io.execute(free, &ranges(3, 1).repeat(256)).await.status().is_success());
+    };
+    world.simulation.block_on(world.host_node, host).unwrap();
+    world.expect_target_is_empty(1);
 }
 
 // Without this SMART would leave out what fused writes and verifies have moved.

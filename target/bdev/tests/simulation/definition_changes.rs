@@ -1,24 +1,30 @@
 //! Namespaces, subsystems and hosts that come and go under load, and the end of a target.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sledge_bdev::BlockDevice;
 use sledge_bdev::delay::{DelayDevice, DelayOptions, Latencies};
-use sledge_nvme::Status;
+use sledge_bdev::error::{ErrorDevice, ErrorOptions, Injection, IoType};
+use sledge_nvme::command::{DatasetRange, Fuse};
 use sledge_nvme::fabrics::Nqn;
+use sledge_nvme::sgl::Descriptor;
+use sledge_nvme::{Command, Status};
 use sledge_nvmf::host::{ConnectOptions, Controller, HostIdentity, QueuePair};
+use sledge_nvmf::pdu::{DataHeader, DataKind};
 use sledge_nvmf::target::{ListenerDefinition, SubsystemDefinition, Target, TargetDefinition};
 use sledge_reactor::sim::{SimulationConfig, for_seeds};
 use sledge_reactor::{TcpStream, sleep, spawn_local};
 use uuid::Uuid;
+use zerocopy::IntoBytes;
 
 use crate::losses::{eager, path_lost};
 use crate::support::model::{Draw, Tolerates, Worker};
 use crate::support::queue::Queue;
-use crate::support::raw::{PLAIN, RawQueue};
+use crate::support::raw::{Arrived, PLAIN, RawQueue, queues, write_all};
 use crate::support::{NQN, World, malloc, namespace, start_target, subsystem};
 
 const BLOCKS: u64 = 200;
@@ -120,6 +126,134 @@ fn namespaces_come_and_go_under_load() {
         world.simulation.run_until(|| done.get()).unwrap();
         world.expect_target_is_empty(1);
     });
+}
+
+/// Runs a host made by hand until it has set the stage to 1, gives the target another definition, sets it to 2, and
+/// waits for 3.
+fn around_a_change<F: Future<Output = ()> + 'static>(
+    devices: Vec<Arc<dyn BlockDevice>>,
+    host: impl FnOnce(SocketAddr, Rc<Cell<u32>>) -> F,
+    change: impl FnOnce(&Target, &mut SubsystemDefinition),
+) {
+    let config = SimulationConfig { pool_bytes: 8 << 20, ..SimulationConfig::default() };
+    let mut world = World::new(1, config, 2, 1);
+    world.serve(devices);
+    let (address, stage) = (world.address(), Rc::new(Cell::new(0)));
+    let shared = stage.clone();
+    world.simulation.spawn(world.host_node, || host(address, shared));
+    world.simulation.run_until(|| stage.get() == 1).unwrap();
+    let target = world.target.clone();
+    let definition = edited(&target, |subsystem| change(&target, subsystem));
+    world.apply(definition);
+    stage.set(2);
+    world.simulation.run_until(|| stage.get() == 3).unwrap();
+    world.expect_target_is_empty(1);
+}
+
+/// Sets the stage to 1 and waits for 2.
+async fn change_now(stage: &Cell<u32>) {
+    stage.set(1);
+    while stage.get() != 2 {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+// Without this data that was on its way to a namespace would be written to another one that has taken its place.
+#[test]
+fn a_command_reaches_the_namespace_that_it_was_sent_to_or_none() {
+    let (old, new) = (malloc("old", BLOCKS, 512), malloc("new", BLOCKS, 512));
+    let replacement = new.clone();
+    let host = |address, stage: Rc<Cell<u32>>| async move {
+        let (_admin, mut io) = queues(address).await;
+        let mut large = Command::write(1, 0, 64);
+        large.dptr = Descriptor::transport(32_768);
+        let large = io.send(large, &[]).await;
+        let Ok(Arrived::ReadyToTransfer { tag, .. }) = io.next().await else { panic!("no R2T") };
+        let small = Descriptor::in_capsule(0, 512);
+        let mut compare = Command::compare(1, 100, 1).with_fuse(Fuse::First);
+        compare.dptr = small;
+        let compare = io.send(compare, &[0; 512]).await;
+        // Alone it is not answered, so that nothing tells when it has arrived but the clock of the simulation.
+        sleep(Duration::from_millis(10)).await;
+        change_now(&stage).await;
+        let mut write = Command::write(1, 100, 1).with_fuse(Fuse::Second);
+        write.dptr = small;
+        let write = io.send(write, &[5; 512]).await;
+        let status = io.completion(write).await.status();
+        assert!(status.is(Status::ABORTED_FAILED_FUSED), "write: {status}");
+        let status = io.completion(compare).await.status();
+        assert!(namespace_gone(status) && status.is_do_not_retry(), "compare: {status}");
+        let header = DataHeader {
+            kind: DataKind::HostToController,
+            command_id: large,
+            transfer_tag: tag,
+            offset: 0,
+            length: 32_768,
+            last: true,
+            success: false,
+        };
+        write_all(&io.stream, &io.host_data(header, &[5; 32_768])).await.unwrap();
+        let status = io.completion(large).await.status();
+        assert!(namespace_gone(status) && status.is_do_not_retry(), "large write: {status}");
+        // What is sent to it now reaches the new one, in which nothing has been written.
+        let mut read = Command::read(1, 0, 128);
+        read.dptr = Descriptor::transport(65_536);
+        assert!(io.read(read).await.iter().all(|byte| *byte == 0), "written to the wrong namespace");
+        stage.set(3);
+    };
+    around_a_change(vec![old], host, move |target, subsystem| {
+        subsystem.namespaces.insert(1, namespace(target, 1, replacement));
+    });
+    drop(new);
+}
+
+// Without this the rest of a command's ranges would be deallocated in a namespace that it was never meant for.
+#[test]
+fn no_range_is_deallocated_in_another_namespace() {
+    let other = malloc("other", BLOCKS, 512);
+    let replacement = other.clone();
+    let host = |address, stage: Rc<Cell<u32>>| async move {
+        let (_admin, mut io) = queues(address).await;
+        let mut write = Command::write(2, 0, 16);
+        write.dptr = Descriptor::in_capsule(0, 8192);
+        assert!(io.execute(write, &[7; 8192]).await.status().is_success());
+        let mut free = Command::deallocate_ranges(1, 16);
+        free.dptr = Descriptor::in_capsule(0, 256);
+        let ranges: Vec<u8> =
+            (0..16).flat_map(|slba| DatasetRange::new(slba, 1).as_bytes().to_vec()).collect();
+        let free = io.send(free, &ranges).await;
+        // Each range takes its time.
+        sleep(Duration::from_micros(300)).await;
+        change_now(&stage).await;
+        let status = io.completion(free).await.status();
+        assert!(namespace_gone(status), "{status}");
+        let mut read = Command::read(2, 0, 16);
+        read.dptr = Descriptor::transport(8192);
+        assert!(io.read(read).await == [7; 8192], "deallocated in the wrong namespace");
+        stage.set(3);
+    };
+    around_a_change(vec![slow("slow"), other], host, move |target, subsystem| {
+        subsystem.namespaces.insert(1, namespace(target, 1, replacement));
+    });
+}
+
+// Without this a flush of all namespaces could leave one out because another was removed meanwhile.
+#[test]
+fn a_flush_of_all_leaves_none_out_when_another_goes() {
+    let failing = ErrorDevice::new(malloc("below", BLOCKS, 512), ErrorOptions::default()).unwrap();
+    let flush = IoType::from_name("flush").unwrap();
+    failing.inject(flush, Injection::NvmeFailure(Status::WRITE_FAULT), u64::MAX, 0).unwrap();
+    let host = |address, stage: Rc<Cell<u32>>| async move {
+        let (_admin, mut io) = queues(address).await;
+        let all = io.send(Command::flush(u32::MAX), &[]).await;
+        sleep(Duration::from_micros(20)).await;
+        change_now(&stage).await;
+        let status = io.completion(all).await.status();
+        assert!(status.is(Status::WRITE_FAULT), "{status}");
+        stage.set(3);
+    };
+    let devices = vec![slow("slow"), Arc::new(failing), malloc("last", BLOCKS, 512)];
+    around_a_change(devices, host, |_, subsystem| drop(subsystem.namespaces.remove(&1)));
 }
 
 // Without this a subsystem that is deleted, or a host that is taken off its list, could go on with its I/O, take

@@ -2,9 +2,13 @@
 //! nothing. And a target that is short of memory.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
+use sledge_nvme::command::Fuse;
 use sledge_nvme::sgl::Descriptor;
 use sledge_nvme::{Command, Status};
 use sledge_nvmf::host::{Controller, QueuePair};
@@ -316,21 +320,37 @@ fn a_small_write_gets_past_large_ones_that_hold_all_buffers() {
     });
 }
 
+/// What comes of a future, if it comes in time.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut timer) = (pin!(future), pin!(sleep(limit)));
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => timer.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
 /// How a host sits on the target's buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sitting {
     /// It never sends the data that it was asked for.
-    OnWrites,
+    Writes,
     /// It never takes the data that it has asked for.
-    OnReads,
+    Reads,
+    /// It never sends the second halves of fused operations.
+    FirstHalves,
 }
 
 // Without this one host could keep all others from writing, for ever, by not finishing what it has begun.
 #[test]
 fn buffers_are_taken_from_a_host_that_sits_on_them() {
-    for (seed, sitting) in
-        [(0, Sitting::OnWrites), (1, Sitting::OnWrites), (2, Sitting::OnReads), (3, Sitting::OnReads)]
-    {
+    for (seed, sitting) in [
+        (0, Sitting::Writes),
+        (1, Sitting::Writes),
+        (2, Sitting::Reads),
+        (3, Sitting::Reads),
+        (4, Sitting::FirstHalves),
+    ] {
         let config = SimulationConfig { pool_bytes: 2 << 20, ..SimulationConfig::default() };
         let mut world = World::new(seed, config, 1, 1);
         world.serve(vec![malloc("disk", 1024, 512), malloc("other", 1024, 512)]);
@@ -339,16 +359,34 @@ fn buffers_are_taken_from_a_host_that_sits_on_them() {
         let ended = Rc::new(Cell::new(false));
         let end = ended.clone();
         world.simulation.spawn(node, || async move {
-            let (_admin, mut io) = io_queue(address, false, false).await;
+            let (_admin, cntlid) = RawQueue::admin(address, 77, 0).await;
+            let mut queues = Vec::new();
             for number in 0..30 {
+                // One queue will do, but each keeps one first half.
+                if queues.is_empty() || sitting == Sitting::FirstHalves {
+                    let mut io = RawQueue::initialize(address, false, false).await;
+                    io.connect(queues.len() as u16 + 1, cntlid, 77, 0).await.unwrap();
+                    queues.push(io);
+                }
+                let Some(io) = queues.last_mut() else { return };
                 let mut command = match sitting {
-                    Sitting::OnWrites => Command::write(2, number * 16, 256),
-                    Sitting::OnReads => Command::read(2, number * 16, 256),
+                    Sitting::Writes => Command::write(2, number * 16, 256),
+                    Sitting::Reads => Command::read(2, number * 16, 256),
+                    Sitting::FirstHalves => Command::compare(2, number * 16, 256).with_fuse(Fuse::First),
                 };
                 command.dptr = Descriptor::transport(131_072);
-                io.send(command, &[]).await;
+                let cid = io.send(command, &[]).await;
+                if sitting == Sitting::FirstHalves {
+                    // The pool is dry when there is no answer.
+                    let asked = within(Duration::from_millis(100), io.next()).await;
+                    let Some(Ok(Arrived::ReadyToTransfer { tag, .. })) = asked else { break };
+                    let header = DataHeader { length: 131_072, ..header(cid, tag) };
+                    let bytes = io.host_data(header, &[0; 131_072]);
+                    write_all(&io.stream, &bytes).await.unwrap();
+                }
             }
             // It is alive, and says so.
+            let Some(io) = queues.first() else { return };
             while io.stream.try_write(&[]).is_ok() && !end.get() {
                 sleep(Duration::from_secs(1)).await;
             }

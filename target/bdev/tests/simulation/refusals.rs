@@ -66,10 +66,28 @@ fn commands_get_their_status() {
             Status::SGL_DESCRIPTOR_TYPE_INVALID,
         ),
         (
-            "offset in the capsule",
-            with_data(write(1, 0), Descriptor::in_capsule(8, 512)),
+            "offset behind the capsule",
+            with_data(write(1, 0), Descriptor::in_capsule(600, 512)),
             512,
             Status::SGL_OFFSET_INVALID,
+        ),
+        (
+            "offset far behind the capsule",
+            with_data(write(1, 0), Descriptor::in_capsule(!0, 512)),
+            512,
+            Status::SGL_OFFSET_INVALID,
+        ),
+        (
+            "data beyond the capsule",
+            with_data(write(1, 0), Descriptor::in_capsule(8, 512)),
+            512,
+            Status::SGL_DATA_LENGTH_INVALID,
+        ),
+        (
+            "something behind the data",
+            with_data(write(1, 0), Descriptor::in_capsule(8, 512)),
+            528,
+            Status::SGL_DATA_LENGTH_INVALID,
         ),
         (
             "data longer than the range",
@@ -166,10 +184,10 @@ fn wrong_host_data_is_terminated_with_its_reason() {
     let cases: [(&str, Edit, u32, u16, u32); 7] = [
         ("CCCID", |header| DataHeader { command_id: header.command_id + 1, ..header }, LARGE, 1, 8),
         ("TTAG", |header| DataHeader { transfer_tag: 77, ..header }, LARGE, 1, 10),
-        ("DATAO", |header| DataHeader { offset: 512, length: 512, last: false, ..header }, 512, 1, 12),
+        ("DATAO", |header| DataHeader { offset: 512, length: 512, last: false, ..header }, 512, 2, 0),
         ("range", |header| DataHeader { offset: 512, ..header }, LARGE, 4, 0),
-        ("LAST_PDU too early", |header| DataHeader { length: 512, ..header }, 512, 1, 1),
-        ("LAST_PDU missing", |header| DataHeader { last: false, ..header }, LARGE, 1, 1),
+        ("LAST_PDU too early", |header| DataHeader { length: 512, ..header }, 512, 2, 0),
+        ("LAST_PDU missing", |header| DataHeader { last: false, ..header }, LARGE, 2, 0),
         ("MAXH2CDATA", |header| DataHeader { length: LARGE + 4, ..header }, LARGE + 4, 5, 0),
     ];
     with_a_disk(|address| async move {
