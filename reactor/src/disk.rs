@@ -44,6 +44,7 @@ struct Inner {
     len_bytes: u64,
     block_bytes: u32,
     is_block_device: bool,
+    discarded_reads_zeroes: bool,
     read_only: bool,
     medium: Box<dyn Any + Send + Sync>,
 }
@@ -56,6 +57,8 @@ pub(crate) struct DiskParts {
     pub block_bytes: u32,
     /// Whether it is a block device rather than a file.
     pub is_block_device: bool,
+    /// Whether a discarded range reads as zeros.
+    pub discarded_reads_zeroes: bool,
     /// Whether writes are refused.
     pub read_only: bool,
     /// What the backend's queue needs: see [`Disk::medium`].
@@ -64,10 +67,12 @@ pub(crate) struct DiskParts {
 
 impl Disk {
     /// Opens a disk. May block: call it at start-up or from the management side. On a reactor of the simulator
-    /// it opens the node's simulated disk of that name.
+    /// it opens the node's simulated disk of that name. A kernel block device that is to be written is opened for
+    /// this process alone.
     ///
     /// # Errors
-    /// What the operating system says, with the path in the text.
+    /// What the operating system says, with the path in the text; `ResourceBusy` for a block device that is mounted
+    /// or otherwise in use.
     pub fn open(path: impl AsRef<Path>, options: DiskOptions) -> io::Result<Disk> {
         let path = path.as_ref();
         let opened = match crate::core::try_backend() {
@@ -79,8 +84,11 @@ impl Disk {
 
     /// Wraps what a backend opened.
     pub(crate) fn from_parts(parts: DiskParts) -> Disk {
-        let DiskParts { len_bytes, block_bytes, is_block_device, read_only, medium } = parts;
-        Disk { inner: Arc::new(Inner { len_bytes, block_bytes, is_block_device, read_only, medium }) }
+        let DiskParts { len_bytes, block_bytes, is_block_device, discarded_reads_zeroes, read_only, medium } =
+            parts;
+        let inner =
+            Inner { len_bytes, block_bytes, is_block_device, discarded_reads_zeroes, read_only, medium };
+        Disk { inner: Arc::new(inner) }
     }
 
     /// The backend's own part, if it is of this type; another type means another backend opened the disk.
@@ -101,6 +109,22 @@ impl Disk {
     /// Whether it is a block device rather than a file.
     pub fn is_block_device(&self) -> bool {
         self.inner.is_block_device
+    }
+
+    /// Whether a range that a [`DiskOperation::Discard`] has freed reads as zeros. If not, it reads as anything, or
+    /// nothing can be freed.
+    pub fn discarded_reads_zeroes(&self) -> bool {
+        self.inner.discarded_reads_zeroes
+    }
+
+    /// The same open file or device with the size that it has now. Queues keep the size of the disk that they were
+    /// opened on. May block.
+    ///
+    /// # Errors
+    /// What the operating system says, for instance that the device is gone.
+    pub fn measured_again(&self) -> io::Result<Disk> {
+        // Simulated disks keep their size.
+        crate::real::measured_again(self).unwrap_or_else(|| Ok(self.clone()))
     }
 
     /// Whether writes are refused.

@@ -64,6 +64,9 @@ struct Thread {
     join: JoinHandle<()>,
 }
 
+/// What backs how many bytes of a reactor's memory.
+type Backings = [(Backing, usize); 2];
+
 /// What a reactor's thread starts with.
 struct Seat {
     handle: Handle,
@@ -112,19 +115,20 @@ impl Reactors {
             reactors.threads.push(Thread { id, stop, waker, join });
         }
         drop(ready);
-        let mut backing = Backing::HugePages;
+        let mut memory = Vec::new();
         for _ in 0..reactors.threads.len() {
             let Ok(report) = started.recv() else {
                 // Every thread reports or panics; the panic has been printed.
                 let source = io::Error::other("a reactor's thread panicked");
                 return Err(StartError::System { reactor: 0, what: "starting", source });
             };
-            backing = worse(backing, report?);
+            memory.extend(report?);
         }
         tracing::info!(
             reactors = %options.cores,
-            "I/O buffers: {} MiB a reactor on {backing}",
-            options.pool.total_bytes.div_ceil(1 << 20)
+            "I/O buffers: {} MiB a reactor on {}",
+            options.pool.total_bytes.div_ceil(1 << 20),
+            backings(&memory)
         );
         Ok(reactors)
     }
@@ -176,22 +180,37 @@ fn check_cores(options: &ReactorOptions) -> Result<(), StartError> {
     }
 }
 
-fn worse(one: Backing, other: Backing) -> Backing {
-    match (one, other) {
-        (Backing::OrdinaryPages, _) | (_, Backing::OrdinaryPages) => Backing::OrdinaryPages,
-        (Backing::LockedPages, _) | (_, Backing::LockedPages) => Backing::LockedPages,
-        _ => Backing::HugePages,
+/// In words, what backs this memory, and how much of each kind when there are several.
+fn backings(memory: &[(Backing, usize)]) -> String {
+    let kinds = [Backing::HugePages, Backing::LockedPages, Backing::OrdinaryPages].map(|kind| {
+        let bytes: usize =
+            memory.iter().filter(|(backing, _)| *backing == kind).map(|(_, bytes)| bytes).sum();
+        (kind, bytes)
+    });
+    let kinds: Vec<_> = kinds.into_iter().filter(|(_, bytes)| *bytes > 0).collect();
+    let mut text = match &kinds[..] {
+        [(kind, _)] => kind.to_string(),
+        several => {
+            let parts = several.iter().map(|(kind, bytes)| format!("{kind} ({} MiB)", bytes >> 20));
+            parts.collect::<Vec<_>>().join(", ")
+        }
+    };
+    if kinds.iter().any(|(kind, _)| *kind == Backing::OrdinaryPages) {
+        text.push_str(
+            "; reserve huge pages (sledge setup hugepages) or raise the limit of locked memory (ulimit -l) for more",
+        );
     }
+    text
 }
 
 impl Seat {
     /// The reactor's thread: makes the reactor, reports, drives it to its end.
-    fn run(self, ready: &mpsc::Sender<Result<Backing, StartError>>) {
+    fn run(self, ready: &mpsc::Sender<Result<Backings, StartError>>) {
         let id = self.handle.id();
         let (backend, core) = match self.make(id) {
-            Ok((backend, core, backing)) => {
+            Ok((backend, core, backings)) => {
                 // Nobody listens only when another reactor failed to start; then we are told to stop.
-                let _ = ready.send(Ok(backing));
+                let _ = ready.send(Ok(backings));
                 (backend, core)
             }
             Err(error) => {
@@ -203,7 +222,7 @@ impl Seat {
         drive(&core, &backend, self.options.wait, &self.stop);
     }
 
-    fn make(&self, id: u32) -> Result<(Rc<RealBackend>, ReactorCore, Backing), StartError> {
+    fn make(&self, id: u32) -> Result<(Rc<RealBackend>, ReactorCore, Backings), StartError> {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
         {
@@ -214,7 +233,7 @@ impl Seat {
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong) };
         let backend = Rc::new(RealBackend::new(self.waker.clone()).map_err(system(id, "making its epoll"))?);
         let memory = ReactorMemory::new(&self.options.pool).map_err(system(id, "mapping its memory"))?;
-        let backing = memory.statistics().backing;
+        let backings = memory.backings();
         let core = ReactorCore::new(CoreParts {
             handle: self.handle.clone(),
             peers: self.peers.clone(),
@@ -223,7 +242,7 @@ impl Seat {
             pinned_core: self.core,
             wait: self.options.wait,
         });
-        Ok((backend, core, backing))
+        Ok((backend, core, backings))
     }
 }
 
@@ -260,5 +279,20 @@ fn drive(core: &ReactorCore, backend: &RealBackend, wait: Wait, stop: &AtomicBoo
         if timeout.is_none_or(|timeout| !timeout.is_zero()) {
             backend.sleep(timeout);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Without it the log could praise memory of which a part is worse.
+    #[test]
+    fn the_log_says_what_backs_the_memory() {
+        use Backing::*;
+        assert_eq!(backings(&[(HugePages, 14 << 20), (HugePages, 2 << 20)]), "huge pages");
+        let mixed = [(HugePages, 14 << 20), (LockedPages, 2 << 20), (LockedPages, 14 << 20)];
+        assert_eq!(backings(&mixed), "huge pages (14 MiB), locked pages (16 MiB)");
+        assert!(backings(&[(OrdinaryPages, 1 << 20)]).starts_with("ordinary pages; reserve"));
     }
 }

@@ -16,7 +16,7 @@ mod transfer;
 mod wake;
 
 pub(crate) use backend::RealBackend;
-pub(crate) use file::open_disk;
+pub(crate) use file::{measured_again, open_disk};
 pub(crate) use wake::RealWaker;
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ const NONE: u32 = u32::MAX;
 /// How much memory a reactor's pool has.
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
-    /// Bytes in all, rounded up to whole MiB. Pages are touched as they are first used. An eighth, at least 1 MiB,
+    /// Bytes in all, rounded up to whole MiB. Pages other than huge ones are touched as they are first used. An eighth, at least 1 MiB,
     /// is headroom (see [`allocate_from_headroom`](super::allocate_from_headroom)), and at least 1 MiB is not.
     pub total_bytes: usize,
 }
@@ -57,7 +57,7 @@ pub struct PoolStatistics {
     pub used_buffers: u64,
     /// Times a buffer was refused because the pool was dry.
     pub refused: u64,
-    /// What backs the memory.
+    /// What backs the memory; of several kinds the least.
     pub backing: Backing,
 }
 

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 
 use super::buffer::Buffer;
 use super::pool::{MAX_BUFFER_BYTES, Pool, PoolOptions, PoolRange, PoolStatistics};
+use super::region::Backing;
 
 /// The part of a reactor's memory that is headroom: one in this many bytes, and at least one largest buffer.
 const HEADROOM_SHARE: usize = 8;
@@ -64,7 +65,15 @@ impl ReactorMemory {
         [self.pool.lasting_range(), self.headroom.lasting_range()]
     }
 
-    /// How full both are together.
+    /// What backs how many bytes of each.
+    pub fn backings(&self) -> [(Backing, usize); 2] {
+        [&self.pool, &self.headroom].map(|pool| {
+            let PoolStatistics { backing, total_bytes, .. } = pool.statistics();
+            (backing, total_bytes)
+        })
+    }
+
+    /// How full both are together, and the lesser of what backs them.
     pub fn statistics(&self) -> PoolStatistics {
         let (pool, headroom) = (self.pool.statistics(), self.headroom.statistics());
         PoolStatistics {
@@ -72,7 +81,8 @@ impl ReactorMemory {
             used_bytes: pool.used_bytes + headroom.used_bytes,
             used_buffers: pool.used_buffers + headroom.used_buffers,
             refused: pool.refused + headroom.refused,
-            backing: pool.backing,
+            // One may have got the last huge pages, or all that may be locked.
+            backing: pool.backing.max(headroom.backing),
         }
     }
 }

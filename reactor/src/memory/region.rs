@@ -12,8 +12,8 @@ use super::source::{self, PoolMemory};
 /// Alignment of a region's start: one x86-64 huge page, so that transparent huge pages can back it too.
 pub(super) const REGION_ALIGNMENT: usize = 2 << 20;
 
-/// What backs a pool's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What backs a pool's memory, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Backing {
     /// Reserved huge pages; never swapped or moved.
     HugePages,
@@ -69,10 +69,9 @@ impl Region {
     /// locked pages, else ordinary ones.
     pub(crate) fn map_best(len: usize) -> io::Result<Region> {
         if len.is_multiple_of(REGION_ALIGNMENT)
-            && let Ok(mapping) = map(len, libc::MAP_HUGETLB)
+            && let Some(region) = Region::map_huge(len)
         {
-            let owner = Owner::Mapping { start: mapping, len };
-            return Ok(Region { owner, start: mapping, len, backing: Backing::HugePages });
+            return Ok(region);
         }
         let mut region = Region::map_ordinary(len)?;
         // SAFETY: `start..start+len` lies inside the mapping that `region` owns; advice and locking change no
@@ -85,6 +84,20 @@ impl Region {
             region.backing = Backing::LockedPages;
         }
         Ok(region)
+    }
+
+    /// Maps `len` bytes, a multiple of 2 MiB, of reserved huge pages; `None` when there are not so many.
+    fn map_huge(len: usize) -> Option<Region> {
+        // Of 2 MiB by name: the machine's default may be 1 GiB, of which this would be an odd part.
+        let start = map(len, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB).ok()?;
+        let owner = Owner::Mapping { start, len };
+        let region = Region { owner, start, len, backing: Backing::HugePages };
+        // Taken now: a control group that allows fewer pages than were set aside says so only when they are touched, and
+        // then by a signal. Before Linux 5.14 the kernel does not know this request, and they are touched later.
+        // SAFETY: the range is the mapping that was made just now; the request writes zeroes over zeroes.
+        let result = unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) };
+        let unknown = || io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
+        (result == 0 || unknown()).then_some(region)
     }
 
     /// Maps `len` bytes of ordinary pages.

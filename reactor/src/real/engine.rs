@@ -267,6 +267,11 @@ impl QueueShared {
         self.file.threads()
     }
 
+    /// Whether it is on a block device rather than a file.
+    pub(super) fn is_on_block_device(&self) -> bool {
+        self.file.is_block_device()
+    }
+
     /// Keeps a completion for `poll`.
     pub(super) fn deliver(&self, completion: DiskCompletion) {
         self.done.borrow_mut().push(completion);

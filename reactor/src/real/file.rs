@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::disk::{Disk, DiskOptions, DiskParts};
 
@@ -16,11 +17,17 @@ const CAREFUL_BLOCK_BYTES: u32 = 4096;
 /// The smallest block that NVMe hosts expect.
 const SMALLEST_BLOCK_BYTES: u32 = 512;
 
+/// How long opening waits for a block device that is in use: whoever closes it, ourselves included, does so a little
+/// later than it says.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// An open file or block device.
 #[derive(Debug)]
 pub(super) struct RealFile {
     file: File,
     threads: KernelThreads,
+    is_block_device: bool,
+    direct: bool,
 }
 
 /// Which transfers threads of the kernel have a part in.
@@ -44,6 +51,23 @@ impl RealFile {
     pub(super) fn threads(&self) -> KernelThreads {
         self.threads
     }
+
+    /// Whether it is a block device rather than a file.
+    pub(super) fn is_block_device(&self) -> bool {
+        self.is_block_device
+    }
+
+    /// Length, and the smallest unit of direct I/O, in bytes.
+    fn measure(&self) -> io::Result<(u64, u32)> {
+        let (len_bytes, block_bytes) = if self.is_block_device {
+            (device_len(&self.file)?, device_block(&self.file)?)
+        } else if self.direct {
+            (self.file.metadata()?.len(), direct_alignment(&self.file).unwrap_or(CAREFUL_BLOCK_BYTES))
+        } else {
+            (self.file.metadata()?.len(), SMALLEST_BLOCK_BYTES)
+        };
+        Ok((len_bytes, block_bytes.max(SMALLEST_BLOCK_BYTES)))
+    }
 }
 
 /// Opens a file or block device.
@@ -59,24 +83,37 @@ pub(crate) fn open_disk(path: &Path, options: &DiskOptions) -> io::Result<Disk> 
     if !is_block_device && !kind.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a file nor a block device"));
     }
-    let (len_bytes, block_bytes) = if is_block_device {
-        (device_len(&file)?, device_block(&file)?)
-    } else if direct {
-        (file.metadata()?.len(), direct_alignment(&file).unwrap_or(CAREFUL_BLOCK_BYTES))
-    } else {
-        (file.metadata()?.len(), SMALLEST_BLOCK_BYTES)
-    };
     let threads = match (direct && !is_in_memory(&file), is_block_device) {
         (false, _) => KernelThreads::Always,
         (true, false) => KernelThreads::Writes,
         (true, true) => KernelThreads::Never,
     };
+    // A block device's own zeroes come and go with what is behind it; only a file system promises them.
+    let discarded_reads_zeroes = !is_block_device && (options.read_only || punches_holes(&file)?);
+    let file = RealFile { file, threads, is_block_device, direct };
+    let (len_bytes, block_bytes) = file.measure()?;
     Ok(Disk::from_parts(DiskParts {
         len_bytes,
-        block_bytes: block_bytes.max(SMALLEST_BLOCK_BYTES),
+        block_bytes,
         is_block_device,
+        discarded_reads_zeroes,
         read_only: options.read_only,
-        medium: Box::new(Arc::new(RealFile { file, threads })),
+        medium: Box::new(Arc::new(file)),
+    }))
+}
+
+/// The same open disk with the size that it has now; `None` for one that is not the kernel's.
+pub(crate) fn measured_again(disk: &Disk) -> Option<io::Result<Disk>> {
+    let file = disk.medium::<Arc<RealFile>>()?;
+    Some(file.measure().map(|(len_bytes, block_bytes)| {
+        Disk::from_parts(DiskParts {
+            len_bytes,
+            block_bytes,
+            is_block_device: disk.is_block_device(),
+            discarded_reads_zeroes: disk.discarded_reads_zeroes(),
+            read_only: disk.is_read_only(),
+            medium: Box::new(file.clone()),
+        })
     }))
 }
 
@@ -95,11 +132,33 @@ fn create_sparse(path: &Path, bytes: u64) -> io::Result<()> {
 }
 
 /// Opens, directly if asked for and possible; tells whether it is.
+///
+/// A block device that is to be written is opened for us alone (`O_EXCL`): one that is mounted, swapped to, part of
+/// another device or served already would be destroyed. For files the flag means nothing.
 fn open(path: &Path, options: &DiskOptions) -> io::Result<(File, bool)> {
+    let begin = std::time::Instant::now();
+    loop {
+        match try_to_open(path, options) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                if begin.elapsed() >= PATIENCE {
+                    let text =
+                        "it is in use: mounted, swap, part of another device (see lsblk), or served already";
+                    return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+                }
+                std::thread::sleep(PATIENCE / 20);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn try_to_open(path: &Path, options: &DiskOptions) -> io::Result<(File, bool)> {
     let mut open_options = OpenOptions::new();
     open_options.read(true).write(!options.read_only);
+    let is_block_device = std::fs::metadata(path)?.file_type().is_block_device();
+    let alone = if is_block_device && !options.read_only { libc::O_EXCL } else { 0 };
     if options.direct {
-        match open_options.custom_flags(libc::O_DIRECT).open(path) {
+        match open_options.custom_flags(libc::O_DIRECT | alone).open(path) {
             Ok(file) => return Ok((file, true)),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 tracing::warn!(
@@ -110,7 +169,18 @@ fn open(path: &Path, options: &DiskOptions) -> io::Result<(File, bool)> {
             Err(error) => return Err(error),
         }
     }
-    Ok((open_options.custom_flags(0).open(path)?, false))
+    Ok((open_options.custom_flags(alone).open(path)?, false))
+}
+
+/// Whether the file system frees parts of a file, which then read as zeroes. Asked for a range behind the file's
+/// end, where there is nothing to free.
+fn punches_holes(file: &File) -> io::Result<bool> {
+    let unit = u64::from(CAREFUL_BLOCK_BYTES);
+    let end = file.metadata()?.len().next_multiple_of(unit);
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: a plain system call on an open descriptor, which changes no byte of the file.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, end as libc::off_t, unit as libc::off_t) };
+    Ok(result == 0)
 }
 
 /// Whether a file lies on tmpfs, where direct I/O is nothing else than access to the page cache.

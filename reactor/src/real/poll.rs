@@ -215,8 +215,9 @@ impl Poll {
             self.pending.set(count as usize);
             return;
         }
-        if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
-            // Before Linux 5.11: whole milliseconds, rounded up so that a timer is not polled for.
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            // Before Linux 5.11, or in a sandbox that does not know the call (`EPERM`): whole milliseconds, rounded up
+            // so that a timer is not polled for.
             let milliseconds = timeout.map_or(-1, |timeout| {
                 timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as libc::c_int
             });

@@ -21,6 +21,9 @@ const SUBMISSIONS: u32 = 256;
 /// What tells the end of the wait for the epoll from the ends of calls.
 const EPOLL: u64 = u64::MAX;
 
+/// `_IO(0x12, 0)`: a block device's discard, Linux 6.12.
+const BLOCK_URING_CMD_DISCARD: u32 = 0x1200;
+
 /// The submission of a call on a file; a macro, since the crate's trait of what is a file has no name.
 macro_rules! entry {
     ($file:expr, $call:expr, $slices:expr, $buffer:expr) => {{
@@ -52,6 +55,10 @@ macro_rules! entry {
             (CallKind::Allocate(mode, len), _) => {
                 opcode::Fallocate::new(file, len).offset(call.offset).mode(mode).build()
             }
+            (CallKind::Discard(len), _) => opcode::UringCmd16::new(file, BLOCK_URING_CMD_DISCARD)
+                .addr(Some(call.offset))
+                .cmd(discard_command(len))
+                .build(),
         }
     }};
 }
@@ -194,6 +201,13 @@ impl Driver for Ring {
         // An error is a timeout or a signal: the caller looks and decides.
         let _ = self.uring.submitter().submit_with_args(1, &arguments);
     }
+}
+
+/// What a discard has beside its offset: the length, where a submission's third address is.
+fn discard_command(len: u64) -> [u8; 16] {
+    let mut command = [0; 16];
+    command[..8].copy_from_slice(&len.to_ne_bytes());
+    command
 }
 
 fn write_flags(durable: bool) -> i32 {

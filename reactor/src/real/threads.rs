@@ -112,6 +112,11 @@ fn carry_out(job: &Job) -> i32 {
             CallKind::Allocate(mode, len) => {
                 libc::fallocate(call.descriptor, mode, offset, len as libc::off_t) as isize
             }
+            CallKind::Discard(len) => {
+                // _IO(0x12, 119), which libc does not name; takes two u64, offset and length.
+                const BLKDISCARD: libc::Ioctl = 0x1277;
+                libc::ioctl(call.descriptor, BLKDISCARD, &[call.offset, len]) as isize
+            }
         }
     };
     if result < 0 {

@@ -1,8 +1,8 @@
 //! One disk request on its way: which system call comes next, and what its result means.
 //!
 //! Invariant: the memory that a call points to belongs to the transfer, which is kept in place until the call
-//! has ended. Short transfers go on from where they stopped; a file system that lacks a way to zero a range
-//! gets the next best.
+//! has ended. Short transfers go on from where they stopped; what lacks a way to free or zero a range gets the
+//! next best.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -52,17 +52,44 @@ pub(super) enum CallKind {
     Sync,
     /// Changes a range's allocation: `fallocate`'s mode and length.
     Allocate(i32, u64),
+    /// Tells a block device that so many bytes hold nothing of worth.
+    Discard(u64),
 }
 
-/// How a request to zero a range is served.
+/// How a request to free or zero a range is served. What the kernel can't do is tried in the next best way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Zeroing {
-    /// The file system marks the range as zero.
+enum Clearing {
+    /// A block device is told; its content is anything then.
+    Discard,
+    /// The file system or device marks the range as zero.
     Mark,
     /// It frees the range, which then reads as zeros.
     Free,
     /// Zeros are written.
     Write,
+}
+
+impl Clearing {
+    /// The first attempt of an operation.
+    fn first(operation: DiskOperation, on_block_device: bool) -> Clearing {
+        match operation {
+            DiskOperation::Discard if on_block_device => Clearing::Discard,
+            DiskOperation::Discard => Clearing::Free,
+            _ => Clearing::Mark,
+        }
+    }
+
+    /// What is tried after this has failed with `code`, if that says that the kernel can't.
+    fn after(self, code: i32, operation: DiskOperation) -> Option<Clearing> {
+        let unsupported = code == libc::EOPNOTSUPP;
+        match (self, operation) {
+            // Before Linux 5.19 a ring does not know the command at all.
+            (Clearing::Discard, _) if unsupported || code == libc::EINVAL => Some(Clearing::Free),
+            (Clearing::Mark, DiskOperation::WriteZeroes) if unsupported => Some(Clearing::Free),
+            (Clearing::Free, DiskOperation::WriteZeroes) if unsupported => Some(Clearing::Write),
+            _ => None,
+        }
+    }
 }
 
 /// What a call's result means.
@@ -80,13 +107,14 @@ pub(super) struct Transfer {
     queue: Rc<QueueShared>,
     /// Bytes transferred so far.
     done: u64,
-    zeroing: Zeroing,
+    clearing: Clearing,
 }
 
 impl Transfer {
     /// Takes a request that `check` has passed.
     pub(super) fn new(request: DiskRequest, queue: Rc<QueueShared>) -> Transfer {
-        Transfer { request, queue, done: 0, zeroing: Zeroing::Mark }
+        let clearing = Clearing::first(request.operation, queue.is_on_block_device());
+        Transfer { request, queue, done: 0, clearing }
     }
 
     /// Whether a request makes sense on a disk of `len_bytes`.
@@ -132,11 +160,11 @@ impl Transfer {
             DiskOperation::Read => CallKind::Read(self.fill(slices)),
             DiskOperation::Write { durable } => CallKind::Write(self.fill(slices), durable),
             DiskOperation::Flush => CallKind::Sync,
-            DiskOperation::Discard => CallKind::Allocate(FREE, left),
-            DiskOperation::WriteZeroes => match self.zeroing {
-                Zeroing::Mark => CallKind::Allocate(MARK, left),
-                Zeroing::Free => CallKind::Allocate(FREE, left),
-                Zeroing::Write => CallKind::Write(fill_zeros(slices, left), false),
+            DiskOperation::Discard | DiskOperation::WriteZeroes => match self.clearing {
+                Clearing::Discard => CallKind::Discard(left),
+                Clearing::Mark => CallKind::Allocate(MARK, left),
+                Clearing::Free => CallKind::Allocate(FREE, left),
+                Clearing::Write => CallKind::Write(fill_zeros(slices, left), false),
             },
         };
         Call { descriptor: self.queue.descriptor(), place: self.queue.place(), kind, offset }
@@ -178,7 +206,7 @@ impl Transfer {
         let whole = self.request.length as usize;
         let transferred = match self.request.operation {
             DiskOperation::Read | DiskOperation::Write { .. } => result as u64,
-            DiskOperation::WriteZeroes if self.zeroing == Zeroing::Write => result as u64,
+            DiskOperation::WriteZeroes if self.clearing == Clearing::Write => result as u64,
             DiskOperation::Flush => return Next::Finished(Ok(0)),
             DiskOperation::Discard | DiskOperation::WriteZeroes => return Next::Finished(Ok(whole)),
         };
@@ -187,11 +215,10 @@ impl Transfer {
             return Next::Finished(Ok(whole));
         }
         if transferred == 0 {
-            let (kind, text) = match self.request.operation {
-                DiskOperation::Read => (io::ErrorKind::UnexpectedEof, "the file has become shorter"),
-                _ => (io::ErrorKind::WriteZero, "the disk takes no more"),
-            };
-            return Next::Finished(Err(io::Error::new(kind, text)));
+            return Next::Finished(Err(match self.request.operation {
+                DiskOperation::Read => ended_early(),
+                _ => io::Error::new(io::ErrorKind::WriteZero, "the disk takes no more"),
+            }));
         }
         Next::Again
     }
@@ -200,13 +227,15 @@ impl Transfer {
         if code == libc::EINTR || code == libc::EAGAIN {
             return Next::Again;
         }
-        if code == libc::EOPNOTSUPP && self.request.operation == DiskOperation::WriteZeroes {
-            match self.zeroing {
-                Zeroing::Mark => self.zeroing = Zeroing::Free,
-                Zeroing::Free => self.zeroing = Zeroing::Write,
-                Zeroing::Write => return Next::Finished(Err(io::Error::from_raw_os_error(code))),
-            }
+        if matches!(self.request.operation, DiskOperation::Discard | DiskOperation::WriteZeroes)
+            && let Some(next) = self.clearing.after(code, self.request.operation)
+        {
+            self.clearing = next;
             return Next::Again;
+        }
+        if code == libc::EINVAL && self.done > 0 && self.request.operation == DiskOperation::Read {
+            // It stopped inside a block, where direct I/O can't go on: the file ends there.
+            return Next::Finished(Err(ended_early()));
         }
         Next::Finished(Err(io::Error::from_raw_os_error(code)))
     }
@@ -216,6 +245,10 @@ impl Transfer {
         let DiskRequest { token, operation, segments, .. } = self.request;
         self.queue.deliver(DiskCompletion { token, operation, segments, result });
     }
+}
+
+fn ended_early() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the disk has become shorter")
 }
 
 const FREE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;

@@ -125,6 +125,7 @@ impl Backend for SimulatedBackend {
                 len_bytes: medium.len_bytes(),
                 block_bytes: medium.block_bytes(),
                 is_block_device: false,
+                discarded_reads_zeroes: true,
                 read_only: options.read_only,
                 medium: Box::new(OpenedDisk { world: self.world.id(), number }),
             }))

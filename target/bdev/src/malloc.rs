@@ -2,7 +2,7 @@
 //!
 //! Reads lend the device's own memory, under a share of its gate until the loan is dropped, so a socket sends
 //! straight from it; writes copy into it, alone in their range. Memory is taken as it is first written, and
-//! really given back by deallocate. `memory` owns the bytes, `channel` the path of a command.
+//! really given back by deallocate, but for reserved huge pages. `memory` owns the bytes, `channel` the path of a command.
 
 mod channel;
 mod memory;
@@ -31,8 +31,8 @@ pub struct MallocOptions {
     pub block_size: u32,
     /// Best I/O size in blocks, as told to hosts; 0 for none.
     pub optimal_io_boundary: u32,
-    /// Use huge pages: reserved ones if there are enough, else transparent ones. Fewer TLB misses, but memory is
-    /// taken and given back in units of 2 MiB.
+    /// Use huge pages: reserved ones if there are enough, which stay the device's whatever is deallocated, else
+    /// transparent ones. Fewer TLB misses, but memory is taken in units of 2 MiB.
     pub hugepages: bool,
 }
 

@@ -1,8 +1,8 @@
 //! The file device: blocks in a file or on a kernel block device, through the reactor's io_uring.
 //!
 //! Opened without the page cache where the file system can, so a completed write survives this process; what a
-//! power cut takes is decided by the disk's own cache, hence a real flush. Deallocate punches holes. `task` owns
-//! one command's steps, `channel` the queue and what commands wait for.
+//! power cut takes is decided by the disk's own cache, hence a real flush. Deallocate punches holes in a file and
+//! discards on a block device, which is opened for this process alone. `task` owns one command's steps, `channel` the queue and what commands wait for.
 
 mod channel;
 mod status;
@@ -89,10 +89,11 @@ impl UringDevice {
     /// were opened with. Blocks: call it from the management side.
     ///
     /// # Errors
-    /// The file can't be opened, is another one, has become smaller, or its blocks larger.
+    /// The file is gone or another one, has become smaller, or its blocks larger.
     pub fn rescan(self: &Arc<Self>) -> Result<UndoResize, DeviceError> {
         let old = self.shared();
-        let disk = open_disk(&self.name, &self.filename, None)?;
+        let disk = (old.disk.measured_again())
+            .map_err(|source| DeviceError::Open { name: self.name.clone(), source })?;
         let now = if identity(&self.filename) != self.identity {
             "is another file now"
         } else if disk.block_bytes() > old.geometry.block_bytes {
@@ -184,7 +185,7 @@ impl BlockDevice for UringDevice {
     }
 
     fn deallocated_reads_zeroes(&self) -> bool {
-        !self.shared().disk.is_block_device()
+        self.shared().disk.discarded_reads_zeroes()
     }
 
     fn open_channel(&self) -> Result<Box<dyn Channel>, DeviceError> {

@@ -162,7 +162,7 @@ impl MallocChannel {
     /// Does one step of a deallocation or of zeroing.
     fn clear(&mut self, operation: Operation, progress: &mut Progress) -> Outcome {
         let free = operation != Operation::WriteZeroes { deallocate: false };
-        let step = if free { FREE_STEP } else { ZERO_STEP };
+        let step = if free && self.memory.gives_back() { FREE_STEP } else { ZERO_STEP };
         // Steps end at whole multiples, so that each frees whole pages.
         let part = progress.left.min(step - progress.offset % step);
         if !self.enter(progress, Kind::Exclusive, part) {

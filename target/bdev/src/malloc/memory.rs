@@ -41,8 +41,10 @@ pub(super) struct Memory {
     /// `Some` until dropped.
     mapping: Option<Mapping>,
     start: NonNull<u8>,
-    /// Unit in which the kernel takes memory back.
-    unit: usize,
+    /// Whether deallocated pages go back to the kernel. Reserved huge pages don't: they are set aside for this mapping in
+    /// any case, and before Linux 6.9 another process could take one that was given back, so that touching it again
+    /// would end ours.
+    gives_back: bool,
     gate: Gate,
 }
 
@@ -57,21 +59,27 @@ impl Memory {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         let bytes = usize::try_from(bytes).map_err(|_| too_large())?;
         let round = |unit: usize| bytes.checked_next_multiple_of(unit).ok_or_else(too_large);
-        let (mapping, unit) = if hugepages {
-            match map(round(HUGE_PAGE)?, libc::MAP_HUGETLB) {
-                Ok(mapping) => (mapping, HUGE_PAGE),
+        let (mapping, gives_back) = if hugepages {
+            // Of 2 MiB by name: the machine's default may be 1 GiB.
+            match map(round(HUGE_PAGE)?, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB) {
+                Ok(mapping) => (mapping, false),
                 Err(error) => {
                     tracing::info!(%error, bytes, "no reserved huge pages: using transparent ones");
                     let mapping = map(round(HUGE_PAGE)?, 0)?;
                     advise(&mapping, 0, mapping.len, libc::MADV_HUGEPAGE);
-                    (mapping, PAGE)
+                    (mapping, true)
                 }
             }
         } else {
-            (map(round(PAGE)?, 0)?, PAGE)
+            (map(round(PAGE)?, 0)?, true)
         };
         let start = mapping.start;
-        Ok(Memory { mapping: Some(mapping), start, unit, gate: Gate::exact(bytes as u64) })
+        Ok(Memory { mapping: Some(mapping), start, gives_back, gate: Gate::exact(bytes as u64) })
+    }
+
+    /// Whether [`Memory::free`] gives pages back to the kernel, and does not write zeroes to all of the range.
+    pub(super) fn gives_back(&self) -> bool {
+        self.gives_back
     }
 
     /// The locks of its ranges.
@@ -118,14 +126,15 @@ impl Memory {
         unsafe { self.address(offset).write_bytes(0, len) };
     }
 
-    /// Gives whole pages back to the kernel and writes zeroes to the rest of the range.
+    /// Gives whole pages back to the kernel, unless they are reserved, and writes zeroes to the rest of the range.
     ///
     /// # Safety
     /// The range lies on the device and is held exclusively.
     pub(super) unsafe fn free(&self, offset: usize, len: usize) {
         let end = offset + len;
-        let (first, last) = (offset.next_multiple_of(self.unit), end / self.unit * self.unit);
-        let freed = first < last
+        let (first, last) = (offset.next_multiple_of(PAGE), end / PAGE * PAGE);
+        let freed = self.gives_back
+            && first < last
             && self
                 .mapping
                 .as_ref()
