@@ -5,6 +5,7 @@
 //! discards on a block device, which is opened for this process alone. `task` owns one command's steps, `channel` the queue and what commands wait for.
 
 mod channel;
+mod hold;
 mod status;
 mod task;
 
@@ -20,6 +21,7 @@ use crate::device::{BlockDevice, Description, DeviceError, UndoResize, check_gro
 use crate::gate::Gate;
 use crate::statistics::DeviceCounters;
 use channel::UringChannel;
+use hold::Hold;
 
 /// Parameters of `bdev_uring_create`.
 #[derive(Clone, Debug)]
@@ -42,6 +44,7 @@ pub struct UringDevice {
     uuid: Uuid,
     filename: PathBuf,
     identity: Option<(u64, u64)>,
+    _hold: Option<Hold>,
     /// Replaced when the file has grown; channels keep what they were opened with.
     shared: RwLock<Arc<Shared>>,
     counters: Arc<DeviceCounters>,
@@ -60,12 +63,14 @@ impl UringDevice {
     /// Opens the file. Blocks: call it from the management side.
     ///
     /// # Errors
-    /// The file can't be opened, or the block size is not the disk's or a multiple of it.
+    /// The file can't be opened or is in use, or the block size is not the disk's or a multiple of it.
     pub fn open(options: UringOptions) -> Result<UringDevice, DeviceError> {
         let UringOptions { name, filename, block_size, uuid, create_bytes } = options;
         // What is wrong with the name is said before a file is made.
         check_shape(&name, 1, block_size.unwrap_or(512))?;
         let disk = open_disk(&name, &filename, create_bytes)?;
+        let hold =
+            Hold::take(&filename).map_err(|source| DeviceError::Open { name: name.clone(), source })?;
         let disk_block = disk.block_bytes();
         let block_size = block_size.unwrap_or(disk_block.max(512));
         if block_size < disk_block || !block_size.is_multiple_of(disk_block.max(1)) {
@@ -82,7 +87,7 @@ impl UringDevice {
         let uuid = uuid.unwrap_or_else(Uuid::new_v4);
         let shared = RwLock::new(Arc::new(shared));
         let identity = identity(&filename);
-        Ok(UringDevice { name, uuid, filename, identity, shared, counters: Arc::default() })
+        Ok(UringDevice { name, uuid, filename, identity, _hold: hold, shared, counters: Arc::default() })
     }
 
     /// Looks at the size of the file again, which may have grown. Channels that are open keep the size that they

@@ -209,7 +209,7 @@ fn check(folder: &Path, calls: Vec<Call>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     // Without it: a change that fails could leave part of itself, or a restart with the saved configuration serve
     // something else than before, for a combination that nobody thought of.

@@ -1,6 +1,6 @@
 //! `nvmf_subsystem_add_ns` and `nvmf_subsystem_remove_ns`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -106,8 +106,13 @@ fn bdev_name_path() -> Vec<Step> {
 
 /// The way from a namespace to its device: the one place where the two meet.
 fn opener(claim: &Claim) -> sledge_nvmf::target::definition::OpenChannel {
-    let device: Arc<dyn BlockDevice> = Arc::clone(claim.device());
-    Arc::new(move || device.open_channel().map_err(|error| error.to_string()))
+    // The claim keeps the device for as long as there is the namespace. Whoever still has the definition of one that is
+    // gone, as a connection that is being closed, must not: the device's file is held as long as the device is there.
+    let device: Weak<dyn BlockDevice> = Arc::downgrade(claim.device());
+    Arc::new(move || {
+        let device = device.upgrade().ok_or("the device is no more")?;
+        device.open_channel().map_err(|error| error.to_string())
+    })
 }
 
 /// The identifier that was asked for, if it is free, or the lowest that is.

@@ -181,6 +181,49 @@ fn a_file_is_not_left_by_a_change_that_fails() {
     assert!(file.exists());
 }
 
+// Without it: two targets, or two devices of one, could serve the same file as two disks, and hosts destroy each other's
+// data; or a file could not be served again at once after its device was deleted, or its target killed.
+#[test]
+fn a_file_is_served_once() {
+    let create = |target: &Target, name: &str, file: &str| json!({"name": name, "filename": target.folder.path().join(file), "block_size": BLOCK, "create_bytes": 1 << 20});
+    let (mut target, address) =
+        serving(|target| vec![("bdev_uring_create", create(target, "F", "disk.img"))], "F");
+    std::os::unix::fs::symlink("disk.img", target.folder.path().join("link.img")).unwrap();
+    let path = target.folder.path().join("disk.img");
+    let refused = |outcome: Result<Value, (i64, String)>| {
+        let (code, reason) = outcome.unwrap_err();
+        assert!(code == -16 && reason.contains("is in use: another target"), "{code} {reason}");
+    };
+    let again = create(&target, "again", "link.img");
+    refused(target.call("bdev_uring_create", again));
+    let mut other = Target::start(&["--empty"]);
+    let mine = json!({"name": "F", "filename": path, "block_size": BLOCK});
+    refused(other.call("bdev_uring_create", mine.clone()));
+    assert!(path.exists());
+
+    // With a host connected all the time.
+    let host = move || async move {
+        let controller = connect(address).await;
+        controller.next_event().await;
+    };
+    beside(host, || {
+        eventually("the host is there", || {
+            target.call("nvmf_subsystem_get_controllers", json!({"nqn": NQN})).unwrap() != json!([])
+        });
+        for _ in 0..5 {
+            target.call("nvmf_subsystem_remove_ns", json!({"nqn": NQN, "nsid": 1})).unwrap();
+            target.call("bdev_uring_delete", json!({"name": "F"})).unwrap();
+            let create = create(&target, "F", "disk.img");
+            target.call("bdev_uring_create", create).unwrap();
+            let namespace = json!({"nqn": NQN, "namespace": {"bdev_name": "F", "nsid": 1}});
+            target.call("nvmf_subsystem_add_ns", namespace).unwrap();
+        }
+    });
+    target.signal("KILL");
+    target.wait();
+    other.call("bdev_uring_create", mine).unwrap();
+}
+
 /// Calls a method on a connection of its own; an error as its code.
 fn call(stream: &mut UnixStream, method: &str, params: &Value) -> Result<Value, i64> {
     let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
