@@ -1,17 +1,16 @@
 //! The hold that a device has on its file, so that nobody else writes to it.
 //!
-//! Invariant: of all devices of all targets of this machine one at most holds a file, whatever the names it has, and a
-//! kernel block device that is mounted, or part of something else, is not held. It ends with the process, however that
-//! ends: the descriptor is its own, which no transfer in flight keeps open. Called when a device is opened.
+//! Invariant: of all devices of all targets of this machine one at most holds a file, whatever the names it has. It ends
+//! with the process, however that ends: the descriptor is its own, which no transfer in flight keeps open. Kernel block
+//! devices need none: they are opened by one process at a time. Called when a device is opened.
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// How often a file that is held is tried, and how long is waited in between: a program that looks what is on a new disk,
-/// or the device that had it before, lets go within this.
+/// How often a file that is held is tried, and how long is waited in between: the device that had it before, of
+/// which somebody has just asked something, lets go within this.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -22,7 +21,8 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Holds a file; `None` where there is none of that name (in the simulator's world) or its file system has no locks.
+    /// Holds a file; `None` where there is no file of that name (but a block device, or nothing, as in the simulator's
+    /// world) or its file system has no locks.
     ///
     /// # Errors
     /// [`io::ErrorKind::ResourceBusy`] when somebody else holds it, and what the system says.
@@ -46,23 +46,16 @@ fn try_take(path: &Path) -> io::Result<Option<Hold>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let busy = |who: &str| {
-        io::Error::new(io::ErrorKind::ResourceBusy, format!("{} is in use: {who}", path.display()))
-    };
-    if kind.is_block_device() {
-        let mounted = "it is mounted, part of another device, or served already; free it, or use another";
-        let opened = File::options().read(true).custom_flags(libc::O_EXCL).open(path);
-        return match opened {
-            Ok(file) => Ok(Some(Hold { _file: file })),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(busy(mounted)),
-            Err(error) => Err(error),
-        };
+    if !kind.is_file() {
+        return Ok(None);
     }
     let file = File::options().read(true).write(true).open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(Hold { _file: file })),
         Err(TryLockError::WouldBlock) => {
-            Err(busy("another target, or another device of this one, serves it; use another file"))
+            let who = "another target, or another device of this one, serves it; use another file";
+            let text = format!("{} is in use: {who}", path.display());
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
         }
         Err(TryLockError::Error(error)) => {
             tracing::warn!(path = %path.display(), %error, "can't lock the file; see to it that nobody else serves it");
