@@ -2,7 +2,8 @@
 
 use crate::arguments::{parse_cores, parse_nqn, parse_seconds, parse_size};
 use crate::job::{
-    Arrivals, Distribution, Job, Mode, NO_LIMIT, NvmeTcp, SizeSplit, SteadyState, Target, parse_percentiles,
+    Arrivals, Distribution, Job, Mode, NO_LIMIT, NvmeTcp, SizeSplit, SteadyState, Target, Zones,
+    parse_percentiles,
 };
 use crate::job_file::{self, Defaults, Stage};
 use crate::report::Format;
@@ -63,7 +64,8 @@ pub struct RunArguments {
     /// writes.
     #[arg(long, value_parser = parse_splits, conflicts_with = "bs")]
     pub bssplit: Option<Splits>,
-    /// Where random I/O goes: uniform, zipf:THETA (1.2 when it is left out) or pareto:H (0.2).
+    /// Where random I/O goes: uniform, zipf:THETA (1.2 when it is left out), pareto:H (0.2), or zones with their
+    /// percentages of the I/Os and of the range, such as zoned:50/5:30/15:20/80.
     #[arg(long, default_value = "uniform", value_parser = parse_distribution)]
     pub distribution: Distribution,
     /// Out of a hundred I/Os of a random mode, so many go to random places; the others go on behind one another.
@@ -431,7 +433,8 @@ pub fn parse_distribution(text: &str) -> Result<Distribution, String> {
         "uniform" | "random" if parameter.is_none() => Ok(Distribution::Uniform),
         "zipf" => number(1.2).map(Distribution::Zipf),
         "pareto" => number(0.2).map(Distribution::Pareto),
-        _ => Err("there are uniform, zipf:THETA and pareto:H".into()),
+        "zoned" => Zones::parse(parameter.unwrap_or_default()).map(Distribution::Zoned),
+        _ => Err("there are uniform, zipf:THETA, pareto:H and zoned:I/Os/SIZE:...".into()),
     }
 }
 

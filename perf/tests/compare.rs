@@ -71,7 +71,16 @@ fn bounds_decide_the_exit_status() {
         words.extend(bounds);
         perf(&words)
     };
-    let met = compare(&["--max-ratio", "iops=1000000", "--min-ratio", "p50=0.000001"]);
+    let met = compare(&[
+        "--max-ratio",
+        "iops=1000000",
+        "--min-ratio",
+        "p50=0.000001",
+        "--max-ratio",
+        "host_cpu_per_io=1000000",
+        "--min-ratio",
+        "target_cpu_per_io=0.000001",
+    ]);
     assert_eq!(met.status.code(), Some(0), "{}", String::from_utf8_lossy(&met.stderr));
     let report = json(&met);
     assert_eq!((&report["schema"], &report["met"]), (&Value::from(1), &Value::from(true)));
@@ -113,7 +122,9 @@ fn targets_and_files_are_compared() {
         assert!(output.status.success(), "{a} {b}: {}", String::from_utf8_lossy(&output.stderr));
         let report = json(&output);
         assert_eq!(report["rounds"].as_array().unwrap().len(), 2);
-        assert_eq!(report["metrics"].as_array().unwrap().len(), 8);
+        // The target's processor time is known of neither a target that others started nor a process that sleeps.
+        assert_eq!(report["metrics"].as_array().unwrap().len(), 9);
+        assert_eq!(report["metrics"][8]["metric"], "host_cpu_per_io");
         for metric in report["metrics"].as_array().unwrap() {
             assert!(metric["a"].as_f64().unwrap() > 0.0 && metric["b"].as_f64().unwrap() > 0.0, "{metric}");
         }
@@ -123,6 +134,11 @@ fn targets_and_files_are_compared() {
         perf(&[&["compare", file, file, "--rounds", "1", "--round-time", "0.01"], &think[..]].concat());
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && message.contains("a bound is asked for steady"), "{message}");
+    let cpu =
+        ["--min-ratio", "target_cpu_per_io=0.1", "--cores", "0", "--rounds", "1", "--round-time", "0.01"];
+    let output = perf(&[&["compare", file, file], &cpu[..]].concat());
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && message.contains("--start-a"), "{message}");
     reactors.stop();
 }
 

@@ -48,7 +48,8 @@ pub struct CompareOptions {
     /// Run hosts, started targets and the limit before all other programs (SCHED_RR); needs privileges.
     #[arg(long)]
     pub real_time: bool,
-    /// Least ratio of A to B, as iops=0.8; may be repeated. Metrics: iops, steady, bandwidth, mean, p50, p90, p99, p99.9.
+    /// Least ratio of A to B, as iops=0.8; may be repeated. Metrics: iops, steady, bandwidth, mean, p50, p90, p99, p99.9,
+    /// host_cpu_per_io, target_cpu_per_io.
     #[arg(long, value_name = "METRIC=RATIO", value_parser = parse_ratio)]
     pub min_ratio: Vec<(Metric, f64)>,
     /// Most ratio of A to B, as p50=1.15; may be repeated.
@@ -137,12 +138,26 @@ pub enum Metric {
     P99,
     /// See above.
     P99_9,
+    /// Processor time of the host for each I/O.
+    HostCpu,
+    /// Processor time of the target for each I/O.
+    TargetCpu,
 }
 
 impl Metric {
     /// All, in the order of reports.
-    pub const ALL: [Self; 8] =
-        [Self::Iops, Self::Steady, Self::Bandwidth, Self::Mean, Self::P50, Self::P90, Self::P99, Self::P99_9];
+    pub const ALL: [Self; 10] = [
+        Self::Iops,
+        Self::Steady,
+        Self::Bandwidth,
+        Self::Mean,
+        Self::P50,
+        Self::P90,
+        Self::P99,
+        Self::P99_9,
+        Self::HostCpu,
+        Self::TargetCpu,
+    ];
 
     /// As on the command line.
     pub fn name(self) -> &'static str {
@@ -155,6 +170,8 @@ impl Metric {
             Self::P90 => "p90",
             Self::P99 => "p99",
             Self::P99_9 => "p99.9",
+            Self::HostCpu => "host_cpu_per_io",
+            Self::TargetCpu => "target_cpu_per_io",
         }
     }
 }

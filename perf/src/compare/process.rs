@@ -122,6 +122,13 @@ impl StartedTarget {
     }
 }
 
+impl StartedTarget {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for StartedTarget {
     fn drop(&mut self) {
         if let Ok(pid) = libc::pid_t::try_from(self.child.id()) {

@@ -31,8 +31,21 @@ pub struct CompareReport {
 
 /// A bound on what this load does not have.
 #[derive(Debug, thiserror::Error)]
-#[error("a bound is asked for {0}, which a load without a fixed number of outstanding I/Os does not have")]
-pub struct NotMeasured(&'static str);
+#[error("a bound is asked for {0}, which {1}")]
+pub struct NotMeasured(&'static str, &'static str);
+
+impl NotMeasured {
+    fn of(metric: Metric) -> Self {
+        let reason = match metric {
+            Metric::TargetCpu => {
+                "is known of targets that --start-a and --start-b start, and with --target-pid in --run-options"
+            }
+            Metric::HostCpu => "some turn did not measure: use a longer --round-time",
+            _ => "a load without a fixed number of outstanding I/Os does not have",
+        };
+        Self(metric.name(), reason)
+    }
+}
 
 /// One round.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -92,7 +105,7 @@ impl CompareReport {
         let bounds: Result<Vec<Bound>, NotMeasured> = wanted
             .map(|(kind, (metric, bound))| {
                 let row = metrics.iter().find(|row| row.which == *metric);
-                row.map(|row| Bound::new(kind, row, *bound)).ok_or(NotMeasured(metric.name()))
+                row.map(|row| Bound::new(kind, row, *bound)).ok_or(NotMeasured::of(*metric))
             })
             .collect();
         let bounds = bounds?;
@@ -129,7 +142,7 @@ impl CompareReport {
         // Writing to a String can't fail.
         let _ = writeln!(text, "{rounds} rounds of {} s each side, medians", self.round_time_s);
         let interval = format!("{confidence:.1} % interval");
-        let _ = writeln!(text, "\n{:<16} {:>11} {:>11} {:>8}   {interval}", "", "A", "B", "A/B");
+        let _ = writeln!(text, "\n{:<20} {:>11} {:>11} {:>8}   {interval}", "", "A", "B", "A/B");
         for row in &self.metrics {
             let (name, unit, digits) = match row.which {
                 Metric::Iops => ("kIOPS".to_owned(), 1e3, 1),
@@ -141,7 +154,7 @@ impl CompareReport {
             let (a, b) = (row.a / unit, row.b / unit);
             let _ = writeln!(
                 text,
-                "{name:<16} {a:>11.digits$} {b:>11.digits$} {median:>8.3}   {low:.3} to {high:.3}"
+                "{name:<20} {a:>11.digits$} {b:>11.digits$} {median:>8.3}   {low:.3} to {high:.3}"
             );
         }
         for bound in &self.bounds {

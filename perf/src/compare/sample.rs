@@ -31,6 +31,9 @@ pub struct Sample {
     p90_ns: f64,
     p99_ns: f64,
     p99_9_ns: f64,
+    /// Processor time for each I/O, where it is known.
+    host_cpu_ns: Option<f64>,
+    target_cpu_ns: Option<f64>,
 }
 
 impl Sample {
@@ -55,6 +58,8 @@ impl Sample {
             p90_ns: number(&latency["p90"], "p90")?,
             p99_ns: number(&latency["p99"], "p99")?,
             p99_9_ns: number(&latency["p99_9"], "p99.9")?,
+            host_cpu_ns: cpu(&report, "host_cpu_us_per_io"),
+            target_cpu_ns: cpu(&report, "target_cpu_us_per_io"),
         })
     }
 
@@ -69,8 +74,16 @@ impl Sample {
             Metric::P90 => Some(self.p90_ns),
             Metric::P99 => Some(self.p99_ns),
             Metric::P99_9 => Some(self.p99_9_ns),
+            Metric::HostCpu => self.host_cpu_ns,
+            Metric::TargetCpu => self.target_cpu_ns,
         }
     }
+}
+
+/// Processor time for each I/O in nanoseconds: of a run's only group, or of the limit. None of it is as good as unknown.
+fn cpu(report: &Value, name: &str) -> Option<f64> {
+    let micros = report[name].as_f64().or_else(|| report["groups"][0][name].as_f64());
+    micros.map(|micros| micros * 1e3).filter(|cpu| *cpu > 0.0)
 }
 
 /// I/Os a second while nothing held the turn up: by Little's law, outstanding I/Os over their mean latency, of the
@@ -142,6 +155,10 @@ mod tests {
         };
         assert!((steady(&run(0.0)).unwrap() - 800_000.0).abs() < 1.0);
         assert_eq!(steady(&run(5.0)), None);
+        let of_run = json!({"groups": [{"host_cpu_us_per_io": 2.5, "target_cpu_us_per_io": 0.0}]});
+        assert_eq!(cpu(&of_run, "host_cpu_us_per_io"), Some(2500.0));
+        assert_eq!(cpu(&of_run, "target_cpu_us_per_io"), None, "nothing can be divided by it");
+        assert_eq!(cpu(&json!({"host_cpu_us_per_io": 1.0}), "host_cpu_us_per_io"), Some(1000.0));
         assert_eq!(Sample::read(b"{}"), Err(Unreadable::Lacking("IOPS")));
         assert_eq!(Sample::read(br#"{"total": {"iops": 0.0}}"#), Err(Unreadable::NoIo));
     }

@@ -105,9 +105,13 @@ impl Player {
             Some((line, ready)) => Some(StartedTarget::start(line, ready, self.real_time)?),
             None => None,
         };
+        let mut arguments = self.arguments.clone();
+        if let Some(target) = &target {
+            arguments.extend(["--target-pid".to_owned(), target.pid().to_string()]);
+        }
         let mut attempt = 1;
         let sample = loop {
-            match Sample::read(&run_self(&self.arguments, self.real_time, self.time)?) {
+            match Sample::read(&run_self(&arguments, self.real_time, self.time)?) {
                 // Something else had the cores all the time: that says nothing of this side.
                 Err(Unreadable::NoIo) if attempt < ATTEMPTS => attempt += 1,
                 outcome => break outcome,

@@ -13,6 +13,7 @@ use sledge_reactor::poller::{Poller, Turn};
 use sledge_reactor::time::{Instant, now, precise_now};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A larger batch of completions takes long enough to handle for the clock to be read again.
 const SMALL_BATCH: usize = 4;
@@ -109,6 +110,19 @@ impl Load {
     pub fn enter(&mut self, stage: Stage) {
         self.stage = stage;
         self.finished = None;
+    }
+
+    /// What changes while I/Os come back: how many are outstanding, and how many were checked.
+    pub fn progress(&self) -> (usize, u64) {
+        (self.lanes.iter().map(Lane::outstanding).sum(), self.verified)
+    }
+
+    /// What is outstanding has not come back for `time`, and is taken for lost.
+    pub fn give_up(&mut self, time: Duration) {
+        let lost = self.progress().0;
+        self.errors += lost as u64;
+        let words = || format!("{lost} I/Os had not come back after {} s", time.as_secs());
+        self.first_error.get_or_insert_with(words);
     }
 
     fn turn(&mut self) -> Turn {

@@ -33,7 +33,7 @@ mod allocation_tests;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use cpu::process_behind;
+pub use cpu::{ThreadClock, process_behind};
 pub use live::{Live, Phase};
 
 use crate::histogram::Latencies;

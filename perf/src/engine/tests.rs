@@ -262,3 +262,44 @@ fn impossible_jobs_are_refused_by_name() {
         assert!(error.starts_with("spoilt: ") && error.contains(words), "{error}");
     }
 }
+
+// Without it a target that loses an I/O would keep its user waiting for ever, and for no report.
+#[test]
+fn an_io_that_never_comes_back_is_an_error() {
+    let results = run_with(job(Mode::Randread), |_, disk| disk.hold());
+    assert_eq!(results.first_error.unwrap(), "1 I/Os had not come back after 120 s");
+    assert_eq!((results.errors, results.elapsed.as_millis()), (1, 1000));
+    assert!(results.reads.latencies.count() > 400);
+}
+
+// Without it a job could end too late, or never, though its rate is steady, or with a report that does not say so.
+#[test]
+fn a_steady_job_ends_before_its_time() {
+    let mut job = job(Mode::Randread);
+    job.time = Duration::from_secs(60);
+    let mut steady = SteadyState::parse("iops:5%").unwrap();
+    (steady.window, steady.after) = (Duration::from_secs(3), Duration::from_secs(2));
+    job.steady = Some(steady);
+    let results = run_alone(job.clone());
+    assert_eq!(results.steady, Some(true));
+    assert!((5.0..5.1).contains(&results.elapsed.as_secs_f64()), "{:?}", results.elapsed);
+    job.time = Duration::from_secs(4);
+    let results = run_alone(job);
+    assert_eq!((results.steady, results.seconds.len()), (Some(false), 4));
+}
+
+// Without it a number of I/Os could be one of bytes, and a mix lose memory that goes with its writes.
+#[test]
+fn a_mix_ends_after_its_ios() {
+    let mut job = job(Mode::Randrw);
+    (job.trim_percent, job.zeroes_percent, job.depth) = (30, 30, 8);
+    (job.io_count, job.flush_every, job.time) = (Some(1000), Some(50), Duration::from_secs(60));
+    job.write_sizes = SizeSplit(vec![(512, 50), (8192, 50)]);
+    let results = run_alone(job);
+    assert_eq!((results.errors, results.first_error), (0, None));
+    let count = |direction: &Direction| direction.latencies.count();
+    let all = [&results.reads, &results.writes, &results.trims, &results.zeroes].map(count);
+    assert_eq!(all.iter().sum::<u64>(), 1000, "{all:?}");
+    assert!(all.iter().all(|count| *count > 40), "{all:?}");
+    assert_eq!(count(&results.flushes), all[1] / 50);
+}

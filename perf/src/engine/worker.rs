@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// How often the end is looked for, and counts are shown.
 const TICK: Duration = Duration::from_millis(10);
+/// An I/O that has not come back so long after the last one that did is lost. Longer than any layer below waits.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// One entry of the series.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -266,9 +268,16 @@ impl Run<'_> {
         backlog
     }
 
-    /// Waits until nothing is outstanding.
+    /// Waits until nothing is outstanding, or nothing has come back for so long that it never will.
     async fn finished(&self) {
+        let (mut since, mut before) = (now(), None);
         while self.load.borrow().finished.is_none() {
+            let so_far = self.load.borrow().progress();
+            if before != Some(so_far) {
+                (since, before) = (now(), Some(so_far));
+            } else if now() - since >= PATIENCE {
+                return self.load.borrow_mut().give_up(PATIENCE);
+            }
             sleep(Duration::from_millis(1)).await;
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::refused;
 use super::syntax::Setting;
 use super::values::{self, Amount, ByDirection, Parsed, Units};
-use crate::job::{Arrivals, Distribution, Mode, SizeSplit, SteadyState, parse_percentiles};
+use crate::job::{Arrivals, Distribution, Mode, SizeSplit, SteadyState, Zones, parse_percentiles};
 
 /// Accepted, and named in a warning: how fio goes about its work, what it logs, hints to the kernel.
 pub const IGNORED: &[&str] = &[
@@ -117,6 +117,7 @@ pub const IGNORED: &[&str] = &[
     "sqthread_poll_cpu",
     "thinktime_spin",
     "thread",
+    "threads",
     "uncached",
     "unified_rw_reporting",
     "unique_filename",
@@ -454,7 +455,11 @@ fn distribution(text: &str) -> Parsed<Distribution> {
         "zipf" => Err("zipf with a theta of 1 is not defined".into()),
         "pareto" if number()? < 1.0 => Ok(Distribution::Pareto(number()?)),
         "pareto" => Err(format!("{text:?}: pareto takes a number between 0 and 1")),
-        _ => Err(format!("{text:?} is none of random, zipf:THETA, pareto:H")),
+        "zoned" if parameter.contains(',') => Err(format!(
+            "{text:?}: zones of reads and of writes can't differ in one job here; give each a job"
+        )),
+        "zoned" => Zones::parse(parameter).map(Distribution::Zoned),
+        _ => Err(format!("{text:?} is none of random, zipf:THETA, pareto:H, zoned:IOS/SIZE:...")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Defaults, JobFile, lay_out, read};
-use crate::job::{Distribution, Job, Mode, SizeSplit, Target};
+use crate::job::{Distribution, Job, Mode, SizeSplit, Target, Zones};
 
 const URL: &str = "nvme-tcp://127.0.0.1:4420/nqn.2016-06.io.spdk:cnode1?nsid=1";
 
@@ -149,6 +149,8 @@ fn less_common_options() {
     assert_eq!((steady.name().as_str(), steady.window.as_secs()), ("iops_slope:0.3%", 5));
     assert_eq!(steady.after.as_secs(), 2);
     assert_eq!(job("ss=bw:1").steady, None, "without a window fio looks for nothing");
+    let zoned = job("rw=randwrite\nrandom_distribution=zoned:50/5:30/15:20/80").distribution;
+    assert_eq!(zoned, Distribution::Zoned(Zones::parse("50/5:30/15:20/80").unwrap()));
     assert_eq!(job("rw=randtrimwrite").mode, Mode::Randtrimwrite);
     let file = parse(&format!("[a]\nfilename={URL}\nsize=20%\noffset_increment=25%\nnumjobs=3"));
     let parts: Vec<_> = file.stages[0].jobs.iter().map(|job| (job.percentages, job.passes)).collect();
@@ -288,7 +290,8 @@ fn what_cannot_be_done_names_file_line_and_option() {
         ("[a]\nbssplit=4k/90:8k/20", "job.fio:2: bssplit: the shares"),
         ("[a]\nbssplit=4k/90", "job.fio:2: bssplit: the shares"),
         ("[a]\nbsrange=512-1m", "job.fio:2: bsrange: more than a hundred sizes"),
-        ("[a]\nrandom_distribution=zoned:50/5", "job.fio:2: random_distribution: \"zoned:50/5\" is none of"),
+        ("[a]\nrandom_distribution=zoned:50/5", "job.fio:2: random_distribution: the shares of \"50/5\""),
+        ("[a]\nrandom_distribution=normal:5", "job.fio:2: random_distribution: \"normal:5\" is none of"),
         ("[a]\nrandom_distribution=zipf:1", "theta of 1"),
         ("[a]\nsize=150%", "job.fio:2: size: \"150%\" is not a percentage"),
         ("[a]\nsize=0%", "job.fio:2: size: must not be 0"),

@@ -1,11 +1,13 @@
 //! The asking end: keeps every connection at its depth, sends all that is due in one call, and takes the time.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::LimitError;
 use super::shape::{Kind, Shape};
 use super::stream::{Calls, Due, Stream};
+use crate::engine::ThreadClock;
 use crate::histogram::Latencies;
 
 /// What the client shall do.
@@ -38,6 +40,8 @@ pub struct Measured {
     pub elapsed: Duration,
     /// System calls, without those of the ramp.
     pub calls: Calls,
+    /// Processor time of client and server while measuring, where it is known.
+    pub cpu: [Option<Duration>; 2],
 }
 
 /// One connection with the times at which its I/Os were sent. Answers come in order, among reads and among writes.
@@ -47,11 +51,19 @@ struct Lane {
     writes: VecDeque<Instant>,
 }
 
-/// Puts the load on the connections for as long as the plan says.
+/// Puts the load on the connections for as long as the plan says. `server` is the other end's clock, once it is known.
 ///
 /// # Errors
 /// When a connection fails or the server ends it.
-pub fn load(streams: Vec<Stream>, shape: &Shape, plan: Plan) -> Result<Measured, LimitError> {
+pub fn load(
+    streams: Vec<Stream>,
+    shape: &Shape,
+    plan: Plan,
+    server: &OnceLock<ThreadClock>,
+) -> Result<Measured, LimitError> {
+    let clock = ThreadClock::of_current();
+    let cpu = || [clock, server.get().copied()].map(|clock| clock.and_then(ThreadClock::read));
+    let mut cpu_before = cpu();
     let queue = || VecDeque::with_capacity(plan.depth);
     let mut lanes: Vec<Lane> =
         streams.into_iter().map(|stream| Lane { stream, reads: queue(), writes: queue() }).collect();
@@ -112,17 +124,20 @@ pub fn load(streams: Vec<Stream>, shape: &Shape, plan: Plan) -> Result<Measured,
             measuring = true;
             (reads, writes) = (Latencies::new(), Latencies::new());
             before = calls;
+            cpu_before = cpu();
             from = Instant::now();
             end = from + plan.time;
         }
     }
     let elapsed = now - from;
+    let after = cpu();
+    let cpu = [0, 1].map(|end| Some(after[end]?.saturating_sub(cpu_before[end]?)));
     let calls = Calls {
         receives: calls.receives - before.receives,
         empty_receives: calls.empty_receives - before.empty_receives,
         sends: calls.sends - before.sends,
     };
-    Ok(Measured { reads, writes, elapsed, calls })
+    Ok(Measured { reads, writes, elapsed, calls, cpu })
 }
 
 impl Lane {

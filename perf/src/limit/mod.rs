@@ -14,11 +14,13 @@ mod stream;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use options::{Core, LimitOptions, parse_core};
 pub use report::LimitReport;
 
+use crate::engine::ThreadClock;
 use client::Plan;
 use shape::{Load, Shape};
 use stream::Stream;
@@ -90,15 +92,18 @@ pub fn run(options: &LimitOptions) -> Result<LimitReport, LimitError> {
     };
     let (clients, servers) = connect(options.connections, options.send_most as usize)?;
     // Each thread owns its ends: when one fails, the other finds its connections closed and ends too.
+    let clock = OnceLock::new();
     let (client, server) = std::thread::scope(|scope| {
-        let shape = &shape;
+        let (shape, clock) = (&shape, &clock);
         let server = scope.spawn(move || {
             pin(options.server_core)?;
+            // Set once, here; without it the server's processor time is not known.
+            let _ = ThreadClock::of_current().map(|own| clock.set(own));
             server::serve(servers, shape, receive_bytes, yielding)
         });
         let client = scope.spawn(move || {
             pin(options.client_core)?;
-            client::load(clients, shape, plan)
+            client::load(clients, shape, plan, clock)
         });
         (client.join(), server.join())
     });

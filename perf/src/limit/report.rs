@@ -1,6 +1,7 @@
 //! What the limit was, for people and for programs.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -18,6 +19,10 @@ pub struct LimitReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     write: Option<Direction>,
     total: Totals,
+    /// Processor time of the asking thread for each I/O, in microseconds.
+    host_cpu_us_per_io: Option<f64>,
+    /// That of the answering thread.
+    target_cpu_us_per_io: Option<f64>,
     /// System calls of the client while it measured.
     client: Calls,
     /// System calls of the server from start to end.
@@ -78,6 +83,8 @@ impl LimitReport {
         let seconds = measured.elapsed.as_secs_f64().max(1e-9);
         let ios = measured.reads.count() + measured.writes.count();
         let iops = ios as f64 / seconds;
+        let per_io =
+            |cpu: Option<Duration>| cpu.filter(|_| ios > 0).map(|cpu| cpu.as_secs_f64() * 1e6 / ios as f64);
         let mut all = measured.reads.clone();
         all.merge(&measured.writes);
         let core = |core| match core {
@@ -105,6 +112,8 @@ impl LimitReport {
                 bytes_per_second: iops * options.bs as f64,
                 latency_ns: Latency::new(&all, false),
             },
+            host_cpu_us_per_io: per_io(measured.cpu[0]),
+            target_cpu_us_per_io: per_io(measured.cpu[1]),
             client: measured.calls,
             server,
         }

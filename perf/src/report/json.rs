@@ -139,6 +139,7 @@ struct OptionsJson {
     write_sizes: Vec<SizeJson>,
     random_distribution: &'static str,
     random_parameter: Option<f64>,
+    random_zones: Vec<(u8, u8)>,
     random_percent: u8,
     align: Option<u32>,
     iodepth: u16,
@@ -269,6 +270,11 @@ fn asked(job: &Job) -> OptionsJson {
         Distribution::Uniform => ("uniform", None),
         Distribution::Zipf(theta) => ("zipf", Some(theta)),
         Distribution::Pareto(h) => ("pareto", Some(h)),
+        Distribution::Zoned(_) => ("zoned", None),
+    };
+    let random_zones = match job.distribution {
+        Distribution::Zoned(zones) => zones.parts().to_vec(),
+        _ => Vec::new(),
     };
     OptionsJson {
         target: job.target.to_string(),
@@ -280,6 +286,7 @@ fn asked(job: &Job) -> OptionsJson {
         write_sizes: sizes(&job.write_sizes),
         random_distribution,
         random_parameter,
+        random_zones,
         random_percent: job.random_percent,
         align: job.align,
         iodepth: job.depth,

@@ -46,6 +46,7 @@ pub fn line(job: &Job) -> String {
     match job.distribution {
         Distribution::Zipf(theta) if job.mode.is_random() => words += &format!(", zipf {theta}"),
         Distribution::Pareto(h) if job.mode.is_random() => words += &format!(", pareto {h}"),
+        Distribution::Zoned(zones) if job.mode.is_random() => words += &format!(", zones {zones}"),
         _ => {}
     }
     for (percent, word) in [(job.trim_percent, "trims"), (job.zeroes_percent, "zeroes")] {
@@ -115,6 +116,7 @@ pub fn fio_options(job: &Job) -> Vec<(&'static str, String)> {
         Distribution::Uniform => {}
         Distribution::Zipf(theta) => put(true, "random_distribution", format!("zipf:{theta}")),
         Distribution::Pareto(h) => put(true, "random_distribution", format!("pareto:{h}")),
+        Distribution::Zoned(zones) => put(true, "random_distribution", format!("zoned:{zones}")),
     }
     put(job.time < NO_LIMIT, "runtime", seconds(job.time));
     put(job.offset > 0, "offset", size(job.offset));

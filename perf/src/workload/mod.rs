@@ -153,6 +153,7 @@ impl Workload {
             Distribution::Uniform => Offsets::uniform(places_count),
             Distribution::Zipf(theta) => Offsets::zipf(places_count, theta, places),
             Distribution::Pareto(h) => Offsets::pareto(places_count, h, places),
+            Distribution::Zoned(zones) => Offsets::zoned(places_count, &zones),
         };
         let offsets = match job.random_percent {
             percent if job.mode.is_random() && percent < 100 => Offsets::partly(offsets, share(percent)),

@@ -5,6 +5,7 @@
 use super::random::Random;
 use super::scatter::Scatter;
 use super::zipf::Zipf;
+use crate::job::Zones;
 
 /// A distribution of places.
 #[derive(Clone, Debug)]
@@ -35,6 +36,11 @@ pub enum Offsets {
         /// Where the rank is.
         scatter: Scatter,
     },
+    /// By zones.
+    Zoned {
+        /// Of each hundredth of the I/Os, the first place of its zone and how many there are.
+        table: Box<[(u64, u64); 100]>,
+    },
     /// Some go to random places, the others on behind one another; kept in blocks, as a sequence is.
     Partly {
         /// How many are random, out of 2^32.
@@ -50,6 +56,21 @@ impl Offsets {
     /// From the start to the end, and again.
     pub fn sequential() -> Self {
         Self::Sequential { next: 0 }
+    }
+
+    /// By zones of `places`, each of one place at least.
+    pub fn zoned(places: u64, zones: &Zones) -> Self {
+        let mut table = Box::new([(0, places); 100]);
+        let mut left = table.iter_mut();
+        let mut before = 0u32;
+        for (ios, size) in zones.parts() {
+            let bound = |percent: u32| (u128::from(places) * u128::from(percent) / 100) as u64;
+            let first = bound(before).min(places - 1);
+            before += u32::from(*size);
+            let count = bound(before).saturating_sub(first).max(1);
+            left.by_ref().take(usize::from(*ios)).for_each(|entry| *entry = (first, count));
+        }
+        Self::Zoned { table }
     }
 
     /// Out of 2^32, `chance` of them as `random` has it, the others each behind the one before.
@@ -79,6 +100,10 @@ impl Offsets {
         match self {
             Self::Sequential { .. } | Self::Partly { .. } => 0,
             Self::Uniform { places } => random.below(*places),
+            Self::Zoned { table } => {
+                let (first, places) = table[random.below(100) as usize];
+                first + random.below(places)
+            }
             Self::Zipf { zipf, scatter } => scatter.place(zipf.draw(random)),
             Self::Pareto { places, exponent, scatter } => {
                 let rank = random.fraction().powf(*exponent) * places;
@@ -112,6 +137,31 @@ mod tests {
             let shares = shares(&Offsets::pareto(1000, h, 3), 1000);
             let hot: f64 = shares[..tenths].iter().sum();
             assert!((hot - (1.0 - h)).abs() < 0.01, "h {h}: {hot}");
+        }
+    }
+
+    // Without it a zone could get another's I/Os, or an end of the range none.
+    #[test]
+    fn zones_get_their_shares() {
+        let zones = Zones::parse("50/5:30/15:20/").unwrap();
+        assert_eq!(zones.to_string(), "50/5:30/15:20/80");
+        let offsets = Offsets::zoned(1000, &zones);
+        let mut random = Random::new(5);
+        let mut seen = [0u32; 3];
+        let (mut first, mut last) = (u64::MAX, 0);
+        for _ in 0..100_000 {
+            let place = offsets.draw(&mut random);
+            (first, last) = (first.min(place), last.max(place));
+            seen[usize::from(place >= 50) + usize::from(place >= 200)] += 1;
+        }
+        assert_eq!((first, last), (0, 999));
+        for (count, share) in seen.iter().zip([50_000u32, 30_000, 20_000]) {
+            assert!(count.abs_diff(share) < 800, "{seen:?}");
+        }
+        let few = Offsets::zoned(3, &zones);
+        assert!((0..1000).all(|_| few.draw(&mut random) < 3));
+        for text in ["50/5", "60/50:60/50", "50/0:50/100", "x/50:50/50", "/:".repeat(17).as_str()] {
+            assert!(Zones::parse(text).is_err(), "{text}");
         }
     }
 
