@@ -39,12 +39,8 @@ impl Connection {
             });
         }
         match (&self.queue, self.state) {
-            (Some(queue), State::Live) if queue.id != 0 => self.io_transfer_of(command, shared),
-            // No fused operation is of Admin commands.
-            (Some(_), State::Live) if command.fuse() != Some(Fuse::Normal) => {
-                Err(Fault::field_bit(field::FLAGS, 0))
-            }
-            (Some(_), State::Live) => Ok(Controller::transfer(command)),
+            (Some(queue), State::Live) if queue.id == 0 => Ok(Controller::transfer(command)),
+            (Some(_), State::Live) => self.io_transfer_of(command, shared),
             _ => Err(Status::COMMAND_SEQUENCE_ERROR.do_not_retry().into()),
         }
     }
@@ -52,12 +48,13 @@ impl Connection {
     /// Executes a command whose data, if any, has arrived.
     pub(super) fn execute(&mut self, slot: u16, shared: &mut Shared) {
         let entry = self.slots.get(slot);
+        let opcode = entry.command.opcode;
         if entry.obstacle != Obstacle::None
             && let Err(fault) = self.overcome(slot)
         {
             return self.refuse(slot, fault, shared);
         }
-        if self.slots.get(slot).command.opcode == FABRICS {
+        if opcode == FABRICS {
             self.execute_fabrics(slot, shared);
         } else if self.queue.as_ref().is_some_and(|queue| queue.id == 0) {
             self.execute_admin(slot, shared);
@@ -94,6 +91,10 @@ impl Connection {
 
     fn execute_admin(&mut self, slot: u16, shared: &mut Shared) {
         let command = self.slots.get(slot).command;
+        if command.fuse() != Some(Fuse::Normal) {
+            // No fused operation is of Admin commands.
+            return self.refuse(slot, Fault::field_bit(field::FLAGS, 0), shared);
+        }
         let reply_bytes = match Controller::transfer(&command) {
             Transfer::ControllerToHost(bytes) => bytes as usize,
             Transfer::HostToController(_) | Transfer::None => 0,

@@ -9,8 +9,8 @@ use sledge_nvme::{Command, Status};
 use sledge_reactor::memory::Segments;
 use sledge_reactor::time::Instant;
 
-/// Most places to note identifiers at: queues of more entries are rare, and conflicts rarer.
-const MOST_LATEST: usize = 1024;
+/// Places to note commands at: one for each low byte of an identifier, so that finding it needs no check.
+const PLACES: usize = 256;
 
 /// Where a command stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,14 +137,26 @@ pub(crate) enum NoSlot {
     Conflict(u16),
 }
 
+/// A command that came, and that may be gone.
+#[derive(Clone, Copy, Debug)]
+struct Noted {
+    cid: u16,
+    slot: u16,
+}
+
+impl Noted {
+    /// No slot has this number.
+    const NONE: Self = Self { cid: 0, slot: u16::MAX };
+}
+
 /// The slots of one queue.
 #[derive(Debug)]
 pub(crate) struct SlotTable {
     slots: Vec<Slot>,
     free: Vec<u16>,
-    /// By the low bits of a command identifier: the slot that a command with such an identifier took last. Whether it
-    /// is still there, and has that very identifier, its slot tells.
-    latest: Vec<u16>,
+    /// By the low byte of a command identifier: the command with such an identifier that came last. There while
+    /// commands come.
+    latest: Option<Box<[Noted; PLACES]>>,
     limit: u16,
     used: u16,
 }
@@ -152,27 +164,27 @@ pub(crate) struct SlotTable {
 impl SlotTable {
     /// A table for a queue of `limit` commands at a time.
     pub fn new(limit: u16) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), latest: Vec::new(), limit, used: 0 }
+        Self { slots: Vec::new(), free: Vec::new(), latest: None, limit, used: 0 }
     }
 
     /// Gives back the table's memory while no slot is taken.
     pub fn shrink(&mut self) {
         if self.used == 0 {
-            (self.slots, self.free, self.latest) = (Vec::new(), Vec::new(), Vec::new());
+            (self.slots, self.free, self.latest) = (Vec::new(), Vec::new(), None);
         }
     }
 
     /// Sets how many commands may be in flight; commands already there stay.
     pub fn set_limit(&mut self, limit: u16) {
-        (self.limit, self.latest) = (limit, Vec::new());
+        self.limit = limit;
     }
 
     /// A slot for a new command.
     ///
-    /// Conflicts are found by one look at `latest`, for all hosts that number their commands from 0 or 1 up to the size
-    /// of their queue, whatever they put into the bits above. A conflict is missed when a third identifier that ends in
-    /// the same bits was used meanwhile: the specification leaves it to the controller how many commands are searched
-    /// (Base 3.3.3.2.1.1, Command ID Conflict), and nothing here mistakes one command for another by its identifier.
+    /// Conflicts are found by one look at `latest`, for all hosts that number up to 256 commands from 0 or 1 on, whatever
+    /// they put into the bits above. A conflict is missed when a third identifier with the same low byte was used
+    /// meanwhile: the specification leaves it to the controller how many commands are searched (Base 3.3.3.2.1.1,
+    /// Command ID Conflict), and nothing here mistakes one command for another by its identifier.
     ///
     /// # Errors
     /// Why it is not to be executed.
@@ -194,32 +206,38 @@ impl SlotTable {
         };
         self.used += 1;
         let cid = command.cid.get();
-        // Without an entry yet there is no place for any identifier.
-        let place = usize::from(cid) & self.latest.len().wrapping_sub(1);
-        let before = match self.latest.get_mut(place) {
-            Some(latest) => std::mem::replace(latest, index),
-            None => self.first_of(cid, index),
+        let place = usize::from(cid) % PLACES;
+        let before = match &mut self.latest {
+            Some(latest) => std::mem::replace(&mut latest[place], Noted { cid, slot: index }),
+            None => self.first_noted(Noted { cid, slot: index }),
         };
-        let in_flight = |slot: &Slot| slot.phase != Phase::Free && slot.command.cid.get() == cid;
-        let conflict = self.slots.get(usize::from(before)).is_some_and(in_flight);
+        // The slot that was just taken is still free.
+        let conflict = before.cid == cid && self.is_in_flight(before);
         let slot = &mut self.slots[usize::from(index)];
         debug_assert!(slot.phase == Phase::Free && slot.data.is_empty());
         slot.begin(command);
         if conflict {
             // The first keeps its place: it will be there for longer.
-            self.latest[place] = before;
+            if let Some(latest) = &mut self.latest {
+                latest[place] = before;
+            }
             return Err(NoSlot::Conflict(index));
         }
         Ok(index)
     }
 
-    /// Makes room to note identifiers, and notes the first.
+    fn is_in_flight(&self, noted: Noted) -> bool {
+        let slot = self.slots.get(usize::from(noted.slot));
+        slot.is_some_and(|slot| slot.phase != Phase::Free && slot.command.cid.get() == noted.cid)
+    }
+
+    /// Makes room to note commands, and notes the first.
     #[cold]
-    fn first_of(&mut self, cid: u16, index: u16) -> u16 {
-        let length = usize::from(self.limit).next_power_of_two().min(MOST_LATEST);
-        self.latest = vec![u16::MAX; length];
-        self.latest[usize::from(cid) & (length - 1)] = index;
-        u16::MAX
+    fn first_noted(&mut self, first: Noted) -> Noted {
+        let mut latest = Box::new([Noted::NONE; PLACES]);
+        latest[usize::from(first.cid) % PLACES] = first;
+        self.latest = Some(latest);
+        Noted::NONE
     }
 
     /// Frees a slot and what it holds.
@@ -232,7 +250,7 @@ impl SlotTable {
         self.used -= 1;
         // A queue that has gone quiet gives its table back, so that idle queues cost little.
         if self.used == 0 && self.slots.len() > 64 {
-            self.shrink();
+            (self.slots, self.free) = (Vec::new(), Vec::new());
         }
     }
 
@@ -309,7 +327,7 @@ mod tests {
     // Without this two commands in flight could have one identifier, and the host not know which was answered.
     #[test]
     fn an_identifier_in_flight_is_not_taken_again() {
-        for limit in [1, 2, 3, 100, 128, 500] {
+        for limit in [1, 2, 3, 100, 128, 256] {
             let mut table = SlotTable::new(1);
             table.set_limit(limit + 1);
             // Linux and others count how often they have used a number in the upper bits.

@@ -10,4 +10,5 @@ mod losses;
 mod malformed;
 mod random_io;
 mod refusals;
+mod strangers;
 mod support;
