@@ -89,7 +89,7 @@ impl Device {
     pub fn new(
         function: Arc<dyn Function>,
         options: &IoQueueOptions,
-        lane: Option<Arc<Lane>>,
+        lane: Option<Lane>,
     ) -> Result<Self, DmaError> {
         let reach = Reach::of_current_reactor(&*function)?;
         let spare = function.allocate(2 * PAGE_BYTES)?;
@@ -512,7 +512,7 @@ impl Engine {
         &mut self,
         function: Arc<dyn Function>,
         options: &IoQueueOptions,
-        lane: Option<Arc<Lane>>,
+        lane: Option<Lane>,
     ) -> Result<(), DmaError> {
         self.release();
         self.device = Some(Leaky::new(Device::new(function, options, lane)?));

@@ -135,7 +135,7 @@ impl IoQueue {
     pub fn borrowing(
         function: Arc<dyn Function>,
         options: &IoQueueOptions,
-        lane: Arc<Lane>,
+        lane: Lane,
     ) -> Result<Rc<Self>, DmaError> {
         Self::with(function, options, Some(lane))
     }
@@ -143,7 +143,7 @@ impl IoQueue {
     fn with(
         function: Arc<dyn Function>,
         options: &IoQueueOptions,
-        lane: Option<Arc<Lane>>,
+        lane: Option<Lane>,
     ) -> Result<Rc<Self>, DmaError> {
         let ledger = Ledger::new(options.backlog, options.retry_count, options.retry_delays);
         let engine = Engine::new(Device::new(function, options, lane)?, ledger);
@@ -169,7 +169,7 @@ impl IoQueue {
 
     /// A lane by which another reactor may submit through this queue's pair; `None` when it has none itself.
     #[must_use]
-    pub fn lend(&self) -> Option<Arc<Lane>> {
+    pub fn lend(&self) -> Option<Lane> {
         self.engine.borrow_mut().lend()
     }
 
@@ -261,7 +261,7 @@ impl IoQueue {
         &self,
         function: Arc<dyn Function>,
         options: &IoQueueOptions,
-        lane: Arc<Lane>,
+        lane: Lane,
     ) -> Result<(), DmaError> {
         self.engine.borrow_mut().rebuild(function, options, Some(lane))
     }

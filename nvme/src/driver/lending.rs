@@ -3,20 +3,18 @@
 //! Owns nothing; it is the engine's. Invariant: commands of other reactors take only slots that are free after this
 //! reactor's own have been issued.
 
-use std::sync::Arc;
-
 use sledge_reactor::time;
 
 use super::engine::Engine;
 use super::io_queue::QueueState;
-use super::lender::{Lane, Lent};
+use super::lender::Lane;
 
 impl Engine {
     /// Lets another reactor submit through this one's queue pair; `None` when it has none itself, or lends to too many.
-    pub fn lend(&mut self) -> Option<Arc<Lane>> {
+    pub fn lend(&mut self) -> Option<Lane> {
         let slots = self.device.as_ref()?.port.own()?.slots();
-        let lane = Lane::to_here(slots);
-        self.lanes.insert(Lent::new(lane.clone())).ok()?;
+        let (lane, lent) = Lane::to_here(slots);
+        self.lanes.insert(lent).ok()?;
         Some(lane)
     }
 

@@ -3,6 +3,11 @@
 //! Invariants: whoever pushes looks at `closed` afterwards and empties the queues if it is set; whoever closes
 //! sets it first and empties them afterwards. So in every order somebody sees what is left, and nothing stays
 //! in a closed inbox. A push is followed by a wake, so a sleeping reactor sees it.
+//!
+//! One ring for all senders, since management threads send, too, and since what comes here is control: a message is a
+//! task, with its allocations and its wake. Of that a ring of one sender would save 16 ns (19 to 3, measured), and then
+//! each turn would have to look at as many rings as there are reactors. I/O that crosses reactors has rings of its own,
+//! of one sender each: the NVMe driver's lanes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};

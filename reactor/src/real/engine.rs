@@ -272,6 +272,12 @@ impl QueueShared {
         self.file.is_block_device()
     }
 
+    /// Length in bytes at this moment; 0 when it can't be told. For what has failed.
+    #[cold]
+    pub(super) fn len_now(&self) -> u64 {
+        self.file.measure().map_or(0, |(len_bytes, _)| len_bytes)
+    }
+
     /// Keeps a completion for `poll`.
     pub(super) fn deliver(&self, completion: DiskCompletion) {
         self.done.borrow_mut().push(completion);

@@ -58,7 +58,7 @@ impl RealFile {
     }
 
     /// Length, and the smallest unit of direct I/O, in bytes.
-    fn measure(&self) -> io::Result<(u64, u32)> {
+    pub(super) fn measure(&self) -> io::Result<(u64, u32)> {
         let (len_bytes, block_bytes) = if self.is_block_device {
             (device_len(&self.file)?, device_block(&self.file)?)
         } else if self.direct {

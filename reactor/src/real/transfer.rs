@@ -233,6 +233,11 @@ impl Transfer {
             self.clearing = next;
             return Next::Again;
         }
+        let end = self.request.offset.saturating_add(self.request.length);
+        if code == libc::ENOSPC && self.queue.is_on_block_device() && self.queue.len_now() < end {
+            // What a block device that has shrunk, or gone, says to writes. One that is thinly provisioned says it, too.
+            return Next::Finished(Err(ended_early()));
+        }
         if code == libc::EINVAL && self.done > 0 && self.request.operation == DiskOperation::Read {
             // It stopped inside a block, where direct I/O can't go on: the file ends there.
             return Next::Finished(Err(ended_early()));

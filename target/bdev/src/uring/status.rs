@@ -21,6 +21,8 @@ pub(super) fn of(error: &io::Error, write: bool) -> Status {
         Some(libc::EIO | libc::ENODATA | libc::EREMOTEIO | libc::EILSEQ | libc::EUCLEAN | libc::EBADMSG) => {
             medium
         }
+        // The device has gone. It does not come back under this descriptor, so trying again is in vain.
+        Some(libc::ENODEV | libc::ENXIO) => medium.do_not_retry(),
         Some(libc::EROFS | libc::EPERM) if write => Status::NAMESPACE_IS_WRITE_PROTECTED.do_not_retry(),
         Some(libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::ENOBUFS) => crate::command::BUSY,
         Some(_) => Status::INTERNAL_ERROR,
@@ -47,6 +49,7 @@ mod tests {
         assert_eq!(of_number(libc::EFBIG, true), Status::CAPACITY_EXCEEDED);
         assert_eq!(of_number(libc::EIO, true), Status::WRITE_FAULT);
         assert_eq!(of_number(libc::EIO, false), Status::UNRECOVERED_READ_ERROR);
+        assert_eq!(of_number(libc::ENXIO, true), Status::WRITE_FAULT);
         assert_eq!(of_number(libc::EBADF, false), Status::INTERNAL_ERROR);
         assert_eq!(of(&ErrorKind::UnexpectedEof.into(), false), Status::UNRECOVERED_READ_ERROR);
         assert!(is_unsupported(&io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
