@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -85,4 +86,46 @@ fn an_interrupted_run_reports() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "sledge-perf: interrupted\n");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(report["write"]["ios"].as_u64().unwrap() > 0, "{report}");
+}
+
+// Without it Ctrl-C would do nothing for as long as a target does not answer.
+#[test]
+fn an_interrupted_start_ends_at_once() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let line = format!("--target nvme-tcp://{}/{NQN} --time 1", silent.local_addr().unwrap());
+    let child = command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It waits for an answer from now on, for ten seconds if nothing ends it.
+    let _connection = silent.accept().unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "sledge-perf: interrupted\n");
+    assert!(output.stdout.is_empty());
+}
+
+// Without it a job that shall end the others would leave them running, here for an hour.
+#[test]
+fn a_job_ends_those_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[global]\nsize=1m\nrw=write\nbs=16k\n[short]\nexitall\nfilename=a\n[long]\nfilename=b\ntime_based\nruntime=1h\n\
+                [next]\nstonewall\nfilename=a\nrw=randread\npercentile_list=25:99.9\nnumber_ios=7\n";
+    std::fs::write(folder.path().join("job.fio"), text).unwrap();
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sledge-perf"));
+        command.args(["run", "job.fio"]).args(more).current_dir(folder.path()).output().unwrap()
+    };
+    let plan = run(&["--parse-only"]);
+    let plan = String::from_utf8(plan.stdout).unwrap();
+    assert!(plan.contains("stage 2\nnext: randread 16k, depth 1, core 0\n  on a"), "{plan}");
+    assert!(!folder.path().join("a").exists(), "it only says what would run");
+    let output = run(&["--json", "--status-interval", "0.05"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["jobs"][0]["write"]["bytes"], 1 << 20);
+    assert!(report["jobs"][1]["elapsed_s"].as_f64().unwrap() < 600.0);
+    let last = &report["jobs"][2]["read"];
+    assert_eq!(last["ios"], 7);
+    let percentiles = last["latency_ns"]["percentiles"].as_array().unwrap();
+    assert_eq!((&percentiles[0][0], &percentiles[1][0], percentiles.len()), (&25.0.into(), &99.9.into(), 2));
 }

@@ -106,7 +106,9 @@ impl Player {
             None => None,
         };
         let mut arguments = self.arguments.clone();
-        if let Some(target) = &target {
+        let is_named =
+            |word: &String| word.starts_with("--target-pid") || word.starts_with("--target-socket");
+        if let Some(target) = target.as_ref().filter(|_| !arguments.iter().any(is_named)) {
             arguments.extend(["--target-pid".to_owned(), target.pid().to_string()]);
         }
         let mut attempt = 1;

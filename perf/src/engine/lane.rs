@@ -80,10 +80,7 @@ impl Lane {
     #[inline]
     pub fn prepare(&mut self, token: u64, step: &Step, data: &mut Segments) {
         if !step.kind.moves_data() {
-            if let Some(place) = self.aside.get_mut(token as usize) {
-                *place = std::mem::take(data);
-            }
-            return;
+            return self.put_aside(token, data);
         }
         if self.resizes
             && let Some(Segment::Buffer(buffer)) = data.iter_mut().next()
@@ -94,6 +91,13 @@ impl Lane {
             && let Some(verifier) = self.verifier.as_ref()
         {
             verifier.fill(step, data);
+        }
+    }
+
+    #[cold]
+    fn put_aside(&mut self, token: u64, data: &mut Segments) {
+        if let Some(place) = self.aside.get_mut(token as usize) {
+            *place = std::mem::take(data);
         }
     }
 

@@ -65,14 +65,16 @@ impl Budget {
         (bytes.is_some() || ios.is_some()).then_some(budget)
     }
 
-    fn is_over(self) -> bool {
-        self.bytes == 0 || self.ios == 0
-    }
-
     fn take(&mut self, step: &Step, shift: u32) {
         self.bytes = self.bytes.saturating_sub(u64::from(step.blocks) << shift);
         self.ios = self.ios.saturating_sub(u64::from(step.kind != Kind::Flush));
     }
+}
+
+/// Whether there is an end, and it has come.
+#[inline]
+fn is_over(budget: &Option<Budget>) -> bool {
+    matches!(budget, Some(budget) if budget.bytes == 0 || budget.ios == 0)
 }
 
 /// Calls the load each turn.
@@ -153,8 +155,7 @@ impl Load {
                 wake_at = Some(wake_at.map_or(next, |earliest| earliest.min(next)));
             }
         }
-        let over =
-            matches!(self.stage, Stage::Drain | Stage::ReadBack) || self.budget.is_some_and(Budget::is_over);
+        let over = matches!(self.stage, Stage::Drain | Stage::ReadBack) || is_over(&self.budget);
         if over {
             if outstanding == 0 && self.finished.is_none() {
                 self.finished = Some(precise_now());
@@ -229,10 +230,10 @@ impl Load {
         let mut any = false;
         let mut refused = None;
         while !lane.idle.is_empty() {
-            let next = match (self.stage, self.budget) {
-                (Stage::ReadBack, _) => lane.next_read_back(at, self.most_blocks),
+            let next = match self.stage {
+                Stage::ReadBack => lane.next_read_back(at, self.most_blocks),
                 // The last writes are flushed too.
-                (Stage::Measure, Some(budget)) if budget.is_over() && lane.until_flush != Some(0) => None,
+                Stage::Measure if is_over(&self.budget) && lane.until_flush != Some(0) => None,
                 _ => lane.next(at),
             };
             let Some(due) = next else { break };

@@ -1,7 +1,7 @@
 //! The words of the progress line.
 
 use crate::engine::Phase;
-use crate::job::Job;
+use crate::job::{Job, NO_LIMIT};
 use std::time::Duration;
 
 /// Columns that every terminal has. A longer line would wrap and not be removed again.
@@ -14,13 +14,14 @@ pub struct Share {
     /// Pause, ramp and time measured.
     whole: Duration,
     io_bytes: Option<u64>,
+    io_count: Option<u64>,
 }
 
 impl Share {
     /// Of a job that is going to run.
     pub fn new(job: &Job) -> Self {
         let whole = job.start_delay + job.ramp + job.time;
-        Self { name: job.name.clone(), whole, io_bytes: job.io_bytes }
+        Self { name: job.name.clone(), whole, io_bytes: job.io_bytes, io_count: job.io_count }
     }
 }
 
@@ -51,7 +52,10 @@ pub fn line(
     };
     let all = |of: fn(&Look) -> u64| (0..now.len()).map(|index| rate(of, index)).sum::<f64>();
     let mut line = if stages > 1 { format!("{stage}/{stages} ") } else { String::new() };
-    line += &format!("{:3.0} s {:3.0} %", since.as_secs_f64(), done(shares, now, since) * 100.0);
+    line += &format!("{:3.0} s", since.as_secs_f64());
+    if let Some(done) = done(shares, now, since) {
+        line += &format!(" {:3.0} %", done * 100.0);
+    }
     line += &format!("  {:.1} kIOPS", all(|look| look.ios) / 1e3);
     line += &format!("  {:.1} MiB/s", all(|look| look.bytes) / f64::from(1 << 20));
     let p99 = now.iter().filter_map(|look| look.p99_ns).max();
@@ -80,17 +84,22 @@ pub fn line(
     line.chars().take(WIDTH).collect()
 }
 
-/// How far the job that takes longest is, of 1: by time, or by bytes where these end it sooner.
-fn done(shares: &[Share], now: &[Look], since: Duration) -> f64 {
+/// How far the job that takes longest is, of 1: by time, or by bytes or I/Os where these end it sooner. None when one
+/// ends by what is not known here, such as the size of its target.
+fn done(shares: &[Share], now: &[Look], since: Duration) -> Option<f64> {
     let of = |(share, look): (&Share, &Look)| {
         if look.phase == Phase::Ended {
-            return 1.0;
+            return Some(1.0);
+        }
+        if share.whole >= NO_LIMIT && share.io_bytes.is_none() && share.io_count.is_none() {
+            return None;
         }
         let by_time = since.as_secs_f64() / share.whole.as_secs_f64().max(1e-9);
         let by_bytes = share.io_bytes.map_or(0.0, |bytes| look.bytes as f64 / bytes.max(1) as f64);
-        by_time.max(by_bytes).min(1.0)
+        let by_ios = share.io_count.map_or(0.0, |ios| look.ios as f64 / ios.max(1) as f64);
+        Some(by_time.max(by_bytes).max(by_ios).min(1.0))
     };
-    shares.iter().zip(now).map(of).fold(1.0, f64::min)
+    shares.iter().zip(now).map(of).try_fold(1.0, |least, done| Some(f64::min(least, done?)))
 }
 
 #[cfg(test)]
@@ -126,6 +135,9 @@ mod tests {
         let said = line(&one, &[], &[look(Phase::Ended, 0)], two, two, (2, 3));
         assert!(said.starts_with("2/3   2 s 100 %"), "{said}");
         assert!(line(&[], &[], &[], two, two, (1, 1)).starts_with("  2 s 100 %"));
+        let open = [share("a", NO_LIMIT.as_secs(), None)];
+        let said = line(&open, &[], &[look(Phase::Measuring, 0)], two, two, (1, 1));
+        assert!(said.starts_with("  2 s  0.0 kIOPS"), "how much there is to do is not known: {said}");
     }
 
     // Without it a long line would wrap, and leave its first half on the screen each second.

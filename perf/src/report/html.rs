@@ -204,7 +204,7 @@ fn percentiles(jobs: &[&JobSummary]) -> Plot {
     Plot {
         title: "Latency by percentile".into(),
         x: Axis::marked("percentile", marks.map(|percent| (place(percent), percent.to_string())).into()),
-        y: Axis::log("us", least as f64 / 1e3, most as f64 / 1e3),
+        y: Axis::log("latency, us", least as f64 / 1e3, most as f64 / 1e3),
         series: series.collect(),
     }
 }
@@ -239,7 +239,7 @@ fn histogram(jobs: &[&JobSummary]) -> Plot {
     let first = first.min(last);
     Plot {
         title: "Histogram of latency".into(),
-        x: Axis::log("us", edge(first), edge(last)),
+        x: Axis::log("latency, us", edge(first), edge(last)),
         y: Axis::linear("% of the I/Os", highest),
         series,
     }
@@ -308,6 +308,6 @@ fn latency_over_time(jobs: &[&JobSummary]) -> Plot {
         // The colour of the job's first line in the other plots.
         color += job.sums.used().count();
     }
-    let y = Axis::linear("us", highest(&series));
+    let y = Axis::linear("latency, us", highest(&series));
     Plot { title: "Latency of each second: p99, and p50 dashed".into(), x: time_axis(jobs), y, series }
 }

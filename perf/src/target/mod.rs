@@ -111,7 +111,12 @@ impl Attached {
                 let modifies = job.modifies();
                 let create_bytes = job.size.filter(|_| modifies).map(|size| job.offset + size);
                 let options = DiskOptions { read_only: !modifies, create_bytes, direct: *direct };
-                let disk = Disk::open(path, options)?;
+                let disk = Disk::open(path, options).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound if modifies && job.size.is_none() => {
+                        TargetError::Options(format!("{error}; it is made when its size is given"))
+                    }
+                    _ => TargetError::Disk(error),
+                })?;
                 let block_bytes = disk.block_bytes();
                 let geometry = Geometry::new(disk.len_bytes() / u64::from(block_bytes), block_bytes);
                 Ok(Self { geometry, max_transfer: None, max_lanes: None, way: Way::Disk(disk) })

@@ -108,8 +108,8 @@ pub struct Workload {
 enum Mix {
     /// By chance: bounds of deallocations and of writes of zeroes, out of 2^32.
     Shares { trims: u64, zeroes: u64 },
-    /// Each place is deallocated and then written, which is what is due now.
-    TrimFirst { due: Option<Step> },
+    /// Each place is deallocated and then written, which is what comes next.
+    TrimFirst { is_write: bool },
 }
 
 /// A percentage out of 2^32.
@@ -133,7 +133,7 @@ impl Workload {
         };
         let (trims, zeroes) = (job.trim_percent, job.zeroes_percent);
         let mix = match (job.mode.trims_first(), trims > 0 || zeroes > 0) {
-            (true, _) => Some(Mix::TrimFirst { due: None }),
+            (true, _) => Some(Mix::TrimFirst { is_write: false }),
             (_, true) => {
                 Some(Mix::Shares { trims: share(trims), zeroes: share(trims.saturating_add(zeroes)) })
             }
@@ -159,6 +159,7 @@ impl Workload {
             percent if job.mode.is_random() && percent < 100 => Offsets::partly(offsets, share(percent)),
             _ => offsets,
         };
+        let offsets = if job.mode.trims_first() { Offsets::twice(offsets) } else { offsets };
         Self { random: Random::new(seed), reads, other, mix, offsets, read_sizes, write_sizes, range, grain }
     }
 
@@ -170,60 +171,55 @@ impl Workload {
             share if share == 1 << 32 => true,
             share => (self.random.draw() >> 32) < share,
         };
+        // Whatever is rare is called and answers in registers, so that what is usual stays in them, too.
         let kind = match (read, &self.mix) {
             (true, _) => Kind::Read,
             (_, None) => self.other,
-            _ => return self.mixed(),
+            _ => self.mixed(),
         };
-        self.place(kind)
+        let sizes = if kind == Kind::Read { &self.read_sizes } else { &self.write_sizes };
+        let blocks = sizes.draw(&mut self.random);
+        let (offset, blocks) = match &mut self.offsets {
+            Offsets::Sequential { next } => (offsets::advance(next, blocks, self.range.blocks), blocks),
+            Offsets::Uniform { places } => (self.random.below(*places) * u64::from(self.grain), blocks),
+            _ => self.elsewhere(kind, blocks),
+        };
+        Step { kind, block: self.range.first + offset, blocks, version: 0 }
     }
 
-    /// The next I/O that doesn't read, where these are of several kinds.
-    fn mixed(&mut self) -> Step {
-        let kind = match self.mix.as_mut() {
-            Some(Mix::TrimFirst { due }) => match due.take() {
-                Some(write) => return write,
-                None => Kind::Trim,
-            },
+    /// What an I/O that doesn't read does, where these are of several kinds.
+    #[cold]
+    #[inline(never)]
+    fn mixed(&mut self) -> Kind {
+        match self.mix.as_mut() {
+            Some(Mix::TrimFirst { is_write }) => {
+                *is_write = !*is_write;
+                if *is_write { Kind::Trim } else { Kind::Write }
+            }
             Some(Mix::Shares { trims, zeroes }) => match self.random.draw() >> 32 {
                 chance if chance < *trims => Kind::Trim,
                 chance if chance < *zeroes => Kind::Zeroes,
                 _ => Kind::Write,
             },
             None => self.other,
-        };
-        let step = self.place(kind);
-        if let Some(Mix::TrimFirst { due }) = self.mix.as_mut() {
-            *due = Some(Step { kind: Kind::Write, ..step });
         }
-        step
     }
 
-    /// Where an I/O of a kind goes, and how large it is.
-    #[inline]
-    fn place(&mut self, kind: Kind) -> Step {
-        let sizes = if kind == Kind::Read { &self.read_sizes } else { &self.write_sizes };
-        let blocks = sizes.draw(&mut self.random);
-        let offset = match &mut self.offsets {
-            Offsets::Sequential { next } => {
-                let at = if *next + u64::from(blocks) > self.range.blocks { 0 } else { *next };
-                *next = at + u64::from(blocks);
-                at
-            }
-            Offsets::Partly { chance, next, random } => {
-                let at = if (self.random.draw() >> 32) < *chance {
-                    random.draw(&mut self.random) * u64::from(self.grain)
-                } else if *next + u64::from(blocks) > self.range.blocks {
-                    0
-                } else {
-                    *next
-                };
-                *next = at + u64::from(blocks);
-                at
-            }
-            random => random.draw(&mut self.random) * u64::from(self.grain),
-        };
-        Step { kind, block: self.range.first + offset, blocks, version: 0 }
+    /// Where an I/O goes that is neither one of a sequence nor anywhere alike, and its blocks.
+    #[inline(never)]
+    fn elsewhere(&mut self, kind: Kind, blocks: u32) -> (u64, u32) {
+        let (range, grain) = (self.range.blocks, u64::from(self.grain));
+        match &mut self.offsets {
+            Offsets::Twice { due, places } => match due.take().filter(|_| kind == Kind::Write) {
+                Some(again) => again,
+                None => {
+                    let offset = places.next(&mut self.random, blocks, range, grain);
+                    *due = Some((offset, blocks));
+                    (offset, blocks)
+                }
+            },
+            other => (other.next(&mut self.random, blocks, range, grain), blocks),
+        }
     }
 }
 

@@ -41,6 +41,13 @@ pub enum Offsets {
         /// Of each hundredth of the I/Os, the first place of its zone and how many there are.
         table: Box<[(u64, u64); 100]>,
     },
+    /// Each place twice: what was drawn is kept until it is due again.
+    Twice {
+        /// Offset and length in blocks.
+        due: Option<(u64, u32)>,
+        /// The places.
+        places: Box<Offsets>,
+    },
     /// Some go to random places, the others on behind one another; kept in blocks, as a sequence is.
     Partly {
         /// How many are random, out of 2^32.
@@ -73,6 +80,26 @@ impl Offsets {
         Self::Zoned { table }
     }
 
+    /// Each of these places twice.
+    pub fn twice(places: Self) -> Self {
+        Self::Twice { due: None, places: Box::new(places) }
+    }
+
+    /// Where an I/O of `blocks` blocks starts in a range of `range` blocks, whose places are `grain` blocks apart.
+    pub fn next(&mut self, random: &mut Random, blocks: u32, range: u64, grain: u64) -> u64 {
+        match self {
+            Self::Sequential { next } => advance(next, blocks, range),
+            Self::Partly { chance, next, random: places } => {
+                if (random.draw() >> 32) < *chance {
+                    *next = places.draw(random) * grain;
+                }
+                advance(next, blocks, range)
+            }
+            Self::Twice { places, .. } => places.next(random, blocks, range, grain),
+            places => places.draw(random) * grain,
+        }
+    }
+
     /// Out of 2^32, `chance` of them as `random` has it, the others each behind the one before.
     pub fn partly(random: Self, chance: u64) -> Self {
         Self::Partly { chance, next: 0, random: Box::new(random) }
@@ -94,11 +121,11 @@ impl Offsets {
         Self::Pareto { places: places as f64, exponent, scatter: Scatter::new(places, seed) }
     }
 
-    /// The next place. A sequence is kept by its owner: it gives 0 here, as does what goes on partly.
+    /// The next place of a distribution; 0 of what goes on behind the last one.
     #[inline]
     pub fn draw(&self, random: &mut Random) -> u64 {
         match self {
-            Self::Sequential { .. } | Self::Partly { .. } => 0,
+            Self::Sequential { .. } | Self::Partly { .. } | Self::Twice { .. } => 0,
             Self::Uniform { places } => random.below(*places),
             Self::Zoned { table } => {
                 let (first, places) = table[random.below(100) as usize];
@@ -111,6 +138,14 @@ impl Offsets {
             }
         }
     }
+}
+
+/// Where the next I/O of a sequence starts, or at the beginning again when it would reach over the end.
+#[inline]
+pub fn advance(next: &mut u64, blocks: u32, range: u64) -> u64 {
+    let at = if *next + u64::from(blocks) > range { 0 } else { *next };
+    *next = at + u64::from(blocks);
+    at
 }
 
 #[cfg(test)]
