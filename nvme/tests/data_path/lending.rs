@@ -95,6 +95,11 @@ fn io_goes_through_another_reactor() {
         while lender.run(|rig| rig.queue.statistics().lanes).await > 0 {
             sleep(Duration::from_millis(1)).await;
         }
+        // And when the borrower could not even be made: a lender has room for few.
+        drop(lender.run(|rig| rig.queue.lend()).await.unwrap());
+        while lender.run(|rig| rig.queue.statistics().lanes).await > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
     });
 }
 

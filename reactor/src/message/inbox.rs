@@ -36,6 +36,10 @@ pub(crate) struct Inbox {
     closed: AtomicBool,
     /// Length of `beyond.messages` plus that of `beyond.senders`: nothing to look for while it is 0.
     beyond_count: AtomicUsize,
+    /// Length of `beyond.messages`. While it is not 0 the ring counts as full, so that nobody's message overtakes
+    /// another of the same sender. It becomes 0 with `beyond` locked: who has just added to that, and finds this above
+    /// 0, is seen by the `take` that follows.
+    overflow_count: AtomicUsize,
     beyond: Mutex<Beyond>,
 }
 
@@ -57,6 +61,7 @@ impl Inbox {
             wake,
             closed: AtomicBool::new(false),
             beyond_count: AtomicUsize::new(0),
+            overflow_count: AtomicUsize::new(0),
             beyond: Mutex::default(),
         }
     }
@@ -84,6 +89,9 @@ impl Inbox {
 
     /// Queues a message; gives it back when the ring is full.
     pub(crate) fn send(&self, message: Message) -> Result<(), Message> {
+        if self.overflow_count.load(Ordering::SeqCst) != 0 {
+            return Err(message);
+        }
         self.ring.push(message)?;
         self.after_push();
         Ok(())
@@ -115,6 +123,7 @@ impl Inbox {
                 return false;
             }
             beyond.messages.push_back(message);
+            self.overflow_count.store(beyond.messages.len(), Ordering::SeqCst);
             self.beyond_count.fetch_add(1, Ordering::SeqCst);
         }
         self.after_push();
@@ -132,6 +141,7 @@ impl Inbox {
                 let mut beyond = self.beyond();
                 let overflow = if message.is_none() { beyond.messages.pop_front() } else { None };
                 let senders = std::mem::take(&mut beyond.senders);
+                self.overflow_count.store(beyond.messages.len(), Ordering::SeqCst);
                 self.beyond_count.store(beyond.messages.len(), Ordering::SeqCst);
                 (overflow, senders)
             };
@@ -170,5 +180,60 @@ impl Inbox {
     fn beyond(&self) -> std::sync::MutexGuard<'_, Beyond> {
         // Nothing panics while it is held; and a half-done push is harmless.
         self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    /// Counts wakes.
+    #[derive(Default)]
+    struct Wakes(AtomicU32);
+
+    impl Wake for Wakes {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl std::task::Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            Wake::wake(&*self);
+        }
+    }
+
+    // Without it one sender's messages could overtake each other once the ring had been full: what ends a thing would
+    // come before what begins it. Or a sender that waits could wait for ever, because others do not.
+    #[test]
+    fn a_senders_messages_stay_in_their_order() {
+        let inbox = Inbox::new(0, Arc::new(Wakes::default()));
+        let came = Arc::new(Mutex::new(Vec::new()));
+        let message = |number: usize| -> Message {
+            let came = came.clone();
+            Box::new(move || came.lock().unwrap_or_else(PoisonError::into_inner).push(number))
+        };
+        let take = || inbox.take().map(|message| message()).is_some();
+        let sender = Arc::new(Wakes::default());
+        for number in 0..RING {
+            assert!(inbox.send(message(number)).is_ok());
+        }
+        assert!(inbox.send_detached(message(RING)));
+        // Now there is room in the ring, and one beyond it.
+        assert!(take());
+        assert!(inbox.send_detached(message(RING + 1)));
+        let waits = inbox.send_or_wait(message(RING + 2), &Waker::from(sender.clone()));
+        assert!(waits.is_err());
+        // The last one beyond the ring is the one that lets the sender go on.
+        for _ in 1..RING + 2 {
+            assert!(take());
+        }
+        assert!(sender.0.load(Ordering::Relaxed) > 0, "the sender is woken");
+        assert!(waits.is_err_and(|message| inbox.send(message).is_ok()));
+        assert!(take() && !take());
+        let came = came.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert!(came.iter().copied().eq(0..RING + 3), "{} of {}", came.len(), RING + 3);
     }
 }
