@@ -6,6 +6,7 @@
 mod backend;
 mod engine;
 mod file;
+mod patience;
 mod poll;
 mod registered;
 mod rest;

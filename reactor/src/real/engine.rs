@@ -28,6 +28,15 @@ pub(super) const TABLE: usize = 2048;
 /// How long the reactor's end waits for requests in flight.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// What a sleeping reactor waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waited {
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Whether threads of the kernel have a part in some of them, perhaps on this core.
+    pub on_threads: bool,
+}
+
 /// Carries out calls: the kernel's ring, or blocking threads where the ring is refused.
 pub(super) trait Driver {
     /// Takes a call for the place `index`, whose slices stay in place until it is reported. At most [`TABLE`]
@@ -45,7 +54,7 @@ pub(super) trait Driver {
     /// Appends (index, result) of calls that have ended; a negative result is `-errno`.
     fn reap(&mut self, ended: &mut Vec<(u32, i32)>);
     /// Waits until something has ended, or the epoll has events, or for `timeout`.
-    fn sleep(&mut self, poll: &Poll, timeout: Option<Duration>);
+    fn sleep(&mut self, poll: &Poll, timeout: Option<Duration>, waited: Waited);
     /// Whether the epoll had no events at the latest `reap`; false when that is not known.
     fn knows_epoll_quiet(&mut self) -> bool {
         false
@@ -209,7 +218,8 @@ impl Engine {
         if self.in_flight.get() == 0 {
             poll.wait(timeout);
         } else {
-            self.inner.borrow_mut().driver.sleep(poll, timeout);
+            let waited = Waited { in_flight: self.in_flight.get(), on_threads: self.waits_for_threads() };
+            self.inner.borrow_mut().driver.sleep(poll, timeout, waited);
         }
     }
 

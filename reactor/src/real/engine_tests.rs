@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::engine::{Driver, Engine, TABLE};
+use super::engine::{Driver, Engine, TABLE, Waited};
 use super::file::open_disk;
 use super::poll::Poll;
 use super::registered::Range;
@@ -249,7 +249,13 @@ impl ReadinessSink for Noted {
 // Without it a reactor with a slow disk could sleep on a message or a socket until the disk answers: the ring's wait must
 // end with either, whether it comes before the wait or in it, time after time.
 #[test]
-fn messages_and_sockets_end_the_sleep_while_a_call_is_in_flight() {
+fn messages_and_sockets_end_the_sleep_while_calls_are_in_flight() {
+    each_event_ends_the_sleep(Waited { in_flight: 1, on_threads: false });
+    // Of so many calls that threads end, several are waited for together; a lone event must still end the sleep.
+    each_event_ends_the_sleep(Waited { in_flight: 64, on_threads: true });
+}
+
+fn each_event_ends_the_sleep(waited: Waited) {
     let waker = Arc::new(RealWaker::new().unwrap());
     let poll = Poll::new().unwrap();
     poll.register_wake(waker.descriptor()).unwrap();
@@ -284,7 +290,7 @@ fn messages_and_sockets_end_the_sleep_while_a_call_is_in_flight() {
                 return;
             }
             if waker.rest().try_sleep() {
-                ring.sleep(&poll, None);
+                ring.sleep(&poll, None, waited);
             }
         }
     };

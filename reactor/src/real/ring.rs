@@ -10,13 +10,18 @@ use std::time::Duration;
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::engine::{Driver, TABLE};
+use super::engine::{Driver, TABLE, Waited};
+use super::patience::{MOST_WAIT_US, Patience, Slept};
 use super::poll::Poll;
 use super::registered::{Range, Registered};
 use super::transfer::{Call, CallKind, Slices};
 
 /// Submissions collected before the kernel is asked in the middle of a turn.
 const SUBMISSIONS: u32 = 256;
+
+/// Calls that are started together in the middle of a turn: a disk that has nothing to do begins with the first ones
+/// while the others are prepared. It need not be told again while it is at work, so further calls cost little.
+const STARTED_AT_ONCE: usize = 4;
 
 /// What tells the end of the wait for the epoll from the ends of calls.
 const EPOLL: u64 = u64::MAX;
@@ -69,6 +74,9 @@ pub(super) struct Ring {
     registered: Registered,
     /// Whether the kernel has been asked to tell when the epoll has events, and has not yet.
     watches_epoll: bool,
+    /// Calls taken since the kernel was told of some.
+    unstarted: usize,
+    patience: Patience,
 }
 
 impl Ring {
@@ -76,7 +84,7 @@ impl Ring {
     pub(super) fn new(memory: &[Range]) -> io::Result<Ring> {
         let uring = build()?;
         let registered = Registered::new(&uring.submitter(), memory);
-        Ok(Ring { uring, registered, watches_epoll: false })
+        Ok(Ring { uring, registered, watches_epoll: false, unstarted: 0, patience: Patience::new() })
     }
 
     fn push_entry(&mut self, entry: &squeue::Entry) {
@@ -132,6 +140,10 @@ impl Driver for Ring {
             None => entry!(types::Fd(call.descriptor), call, slices, buffer),
         };
         self.push_entry(&entry.user_data(u64::from(index)));
+        self.unstarted += 1;
+        if self.unstarted >= STARTED_AT_ONCE {
+            self.flush();
+        }
     }
 
     fn open_file(&mut self, descriptor: RawFd) -> Option<u32> {
@@ -143,6 +155,10 @@ impl Driver for Ring {
     }
 
     fn flush(&mut self) {
+        self.unstarted = 0;
+        if self.uring.submission().is_empty() {
+            return;
+        }
         loop {
             match self.uring.submit() {
                 Ok(_) if self.uring.submission().is_empty() => return,
@@ -176,19 +192,31 @@ impl Driver for Ring {
         }
     }
 
-    fn sleep(&mut self, poll: &Poll, timeout: Option<Duration>) {
+    fn sleep(&mut self, poll: &Poll, timeout: Option<Duration>, waited: Waited) {
         if !self.watches_epoll {
             self.watches_epoll = true;
             let readable = opcode::PollAdd::new(types::Fd(poll.descriptor()), libc::POLLIN as u32);
             self.push_entry(&readable.build().user_data(EPOLL));
         }
-        // An error is a timeout or a signal. Whatever has ended before ends this wait at once.
-        let _ = match timeout.map(types::Timespec::from) {
-            Some(limit) => {
-                self.uring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
-            }
-            None => self.uring.submit_and_wait(1),
+        // A timer that is due sooner is not kept waiting.
+        let soon = timeout.is_some_and(|timeout| timeout.as_micros() < u128::from(MOST_WAIT_US));
+        // Linux 6.12.
+        let patient = waited.on_threads && !soon && self.uring.params().is_feature_min_timeout();
+        let wanted = if patient { self.patience.wanted(waited.in_flight) } else { 1 };
+        let mut arguments = types::SubmitArgs::new();
+        if wanted > 1 {
+            arguments = arguments.min_wait_usec(MOST_WAIT_US);
+        }
+        let limit = timeout.map(types::Timespec::from);
+        // An error is a timeout or a signal. Whatever has ended before ends this wait at once, if it is enough.
+        let _ = match &limit {
+            Some(limit) => self.uring.submitter().submit_with_args(wanted, &arguments.timespec(limit)),
+            None => self.uring.submitter().submit_with_args(wanted, &arguments),
         };
+        if patient {
+            let came = self.uring.completion().len();
+            self.patience.learn(Slept { wanted, came });
+        }
     }
 
     fn knows_epoll_quiet(&mut self) -> bool {

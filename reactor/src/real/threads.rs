@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::engine::{Driver, TABLE};
+use super::engine::{Driver, TABLE, Waited};
 use super::poll::Poll;
 use super::transfer::{Call, CallKind, Slices};
 use super::wake::RealWaker;
@@ -138,7 +138,7 @@ impl Driver for Threads {
         ended.append(&mut self.shared.state().ended);
     }
 
-    fn sleep(&mut self, poll: &Poll, timeout: Option<Duration>) {
+    fn sleep(&mut self, poll: &Poll, timeout: Option<Duration>, _waited: Waited) {
         // What ends from now on notifies the waker, which ends the wait.
         if self.shared.state().ended.is_empty() {
             poll.wait(timeout);
