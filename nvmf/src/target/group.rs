@@ -390,9 +390,11 @@ impl PollGroup {
         self.shared.controllers.iter()
     }
 
-    /// How many queues were ever connected, for reports.
+    /// How many queues were ever connected, and who waits now, for reports.
     pub fn admitted(&self) -> QueueTotals {
-        self.shared.admitted
+        let waiting = &self.shared.waiting_for_buffers;
+        let waiting_for_buffers = waiting.in_capsule.len() + waiting.by_transfer.len();
+        QueueTotals { waiting_for_buffers, ..self.shared.admitted }
     }
 
     /// This reactor's place in the target.

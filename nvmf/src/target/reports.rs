@@ -63,6 +63,8 @@ pub struct QueueTotals {
     pub admin_queues: u64,
     /// I/O queues.
     pub io_queues: u64,
+    /// Not since then but now: commands that wait for a buffer for their data.
+    pub waiting_for_buffers: usize,
 }
 
 impl QueueTotals {

@@ -30,9 +30,16 @@ pub const TICK_RATE: u64 = 1_000_000_000;
 /// How often the end of removed namespaces' commands is looked for.
 const IDLE_STEP: Duration = Duration::from_millis(100);
 
+/// The model, and what goes with it.
+struct Current {
+    model: Arc<Model>,
+    /// By reactor: commands that subsystems completed which it no longer has.
+    past_commands: Vec<u64>,
+}
+
 /// The running target.
 pub struct Daemon {
-    model: RwLock<Arc<Model>>,
+    model: RwLock<Current>,
     /// Held by the one change that is being made.
     changing: Mutex<Claims>,
     /// No change is made any more.
@@ -88,7 +95,7 @@ impl Daemon {
     ) -> Arc<Daemon> {
         Arc::new(Daemon {
             devices: empty.devices.clone(),
-            model: RwLock::new(Arc::new(empty)),
+            model: RwLock::new(Current { model: Arc::new(empty), past_commands: vec![0; reactors.len()] }),
             changing: Mutex::default(),
             ending: AtomicBool::new(false),
             events: Events::default(),
@@ -103,7 +110,29 @@ impl Daemon {
 
     /// What the target is configured to be, at this moment.
     pub fn model(&self) -> Arc<Model> {
-        Arc::clone(&self.model.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.model.read().unwrap_or_else(PoisonError::into_inner).model)
+    }
+
+    /// The same, and by reactor the commands that subsystems completed which it no longer has.
+    pub fn model_and_past_commands(&self) -> (Arc<Model>, Vec<u64>) {
+        let current = self.model.read().unwrap_or_else(PoisonError::into_inner);
+        (Arc::clone(&current.model), current.past_commands.clone())
+    }
+
+    /// Lets a model replace the one that there is, and gives that.
+    fn replace_model(&self, model: Model) -> Arc<Model> {
+        let mut current = self.model.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut current.model, Arc::new(model));
+        for (nqn, subsystem) in &old.definition.subsystems {
+            let new = current.model.definition.subsystems.get(nqn);
+            if new.is_some_and(|new| Arc::ptr_eq(&new.statistics, &subsystem.statistics)) {
+                continue;
+            }
+            for (past, reactor) in current.past_commands.iter_mut().zip(0..) {
+                *past += methods::commands(&subsystem.statistics, reactor);
+            }
+        }
+        old
     }
 
     /// The block devices.
@@ -212,8 +241,7 @@ impl Daemon {
             Err(error) => return Err(error),
         };
         let Finished { model, claims: new_claims, effects, events } = draft.finish();
-        let old_model = self.model();
-        *self.model.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(model);
+        let old_model = self.replace_model(model);
         let old_claims = std::mem::replace(claims, new_claims);
         self.keep_until_idle(&old_model, old_claims, busy);
         effects.into_iter().for_each(|effect| effect());

@@ -44,6 +44,7 @@ use crate::rpc::error::RpcError;
 
 pub(crate) use bdev_nvme::{attach_call, attach_deferred, unreached};
 pub(crate) use nvmf_listener::ana_word;
+pub(crate) use nvmf_report::commands;
 pub(crate) use nvmf_subsystem::hex;
 pub(crate) use wait::wait_for;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sledge_nvmf::target::definition::DISCOVERY_NQN;
-use sledge_nvmf::target::{ConnectionReport, ControllerReport};
+use sledge_nvmf::target::{ConnectionReport, ControllerReport, SubsystemStatistics};
 use uuid::Uuid;
 
 use crate::daemon::{Daemon, TICK_RATE};
@@ -87,10 +87,16 @@ pub(super) struct GetStats {
     _tgt_name: Option<String>,
 }
 
+/// Commands that a subsystem has completed on one reactor.
+pub(crate) fn commands(statistics: &SubsystemStatistics, reactor: u32) -> u64 {
+    let counters = statistics.of_reactor(reactor);
+    counters.read_commands.load(Relaxed) + counters.write_commands.load(Relaxed)
+}
+
 pub(super) async fn get_stats(daemon: Arc<Daemon>, _: GetStats) -> Result<Value, RpcError> {
     let connections = daemon.target().connections().await;
     let totals = daemon.target().queue_totals().await;
-    let model = daemon.model();
+    let (model, past) = daemon.model_and_past_commands();
     let groups: Vec<Value> = daemon
         .reactors()
         .iter()
@@ -98,25 +104,25 @@ pub(super) async fn get_stats(daemon: Arc<Daemon>, _: GetStats) -> Result<Value,
         .map(|(_, place)| {
             let here = || connections.iter().filter(move |connection| connection.reactor == place);
             let queues = || here().filter(|connection| connection.entries != 0);
-            let completed: u64 = model
-                .definition
-                .subsystems
-                .values()
-                .map(|subsystem| {
-                    let counters = subsystem.statistics.of_reactor(place);
-                    counters.read_commands.load(Relaxed) + counters.write_commands.load(Relaxed)
-                })
-                .sum();
+            let io_queues = || queues().filter(|queue| queue.queue_id != 0);
+            let subsystems = model.definition.subsystems.values();
+            let now: u64 = subsystems.map(|subsystem| commands(&subsystem.statistics, place)).sum();
+            let completed = now + past.get(place as usize).copied().unwrap_or(0);
             let total = totals.iter().find(|total| total.reactor == place).copied().unwrap_or_default();
             json!({
                 "name": format!("reactor_{place}"),
                 "admin_qpairs": total.admin_queues,
                 "io_qpairs": total.io_queues,
                 "current_admin_qpairs": queues().filter(|queue| queue.queue_id == 0).count(),
-                "current_io_qpairs": queues().filter(|queue| queue.queue_id != 0).count(),
-                "pending_bdev_io": here().map(|queue| u64::from(queue.outstanding)).sum::<u64>(),
+                "current_io_qpairs": io_queues().count(),
+                // Admin queues always have some: what the host wants to be told of.
+                "pending_bdev_io": io_queues().map(|queue| u64::from(queue.outstanding)).sum::<u64>(),
                 "completed_nvme_io": completed,
-                "transports": [{"trtype": "TCP", "connections": here().count()}],
+                "transports": [{
+                    "trtype": "TCP",
+                    "connections": here().count(),
+                    "pending_data_buffer": total.waiting_for_buffers,
+                }],
             })
         })
         .collect();

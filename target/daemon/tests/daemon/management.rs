@@ -67,6 +67,43 @@ fn devices_are_counted_and_counted_anew() {
         assert_eq!(target.call("bdev_reset_iostat", params), Ok(json!(true)));
     }
     assert_eq!(target.call("bdev_reset_iostat", json!({"name": "none"})).unwrap_err().0, -19);
+
+    // What was is counted on when its subsystem goes.
+    let mut groups = || target.call("nvmf_get_stats", json!({})).unwrap()["poll_groups"].take();
+    let before = groups();
+    assert_eq!((&before[0]["completed_nvme_io"], &before[0]["pending_bdev_io"]), (&json!(3), &json!(0)));
+    assert_eq!(before[0]["transports"][0]["pending_data_buffer"], 0);
+    target.call("nvmf_delete_subsystem", json!({"nqn": NQN})).unwrap();
+    target.call("nvmf_create_subsystem", json!({"nqn": NQN})).unwrap();
+    let mut groups = || target.call("nvmf_get_stats", json!({})).unwrap()["poll_groups"].take();
+    assert_eq!(groups()[0]["completed_nvme_io"], 3);
+}
+
+// Without it: hosts would leave out one of two namespaces, which a person takes for lost.
+#[test]
+fn identifiers_are_given_once() {
+    let mut target = Target::start(&["--empty"]);
+    target.call("nvmf_create_subsystem", json!({"nqn": NQN})).unwrap();
+    for name in ["A", "B"] {
+        target.call(null(name).0, null(name).1).unwrap();
+    }
+    let mut add = |device: &str, name: &str, value: &str| {
+        let mut namespace = json!({"bdev_name": device});
+        namespace[name] = json!(value);
+        target.call("nvmf_subsystem_add_ns", json!({"nqn": NQN, "namespace": namespace}))
+    };
+    let (nguid, eui64) = ("00112233445566778899AABBCCDDEEFF", "0011223344556677");
+    add("A", "nguid", nguid).unwrap();
+    let (code, reason) = add("B", "nguid", nguid).unwrap_err();
+    assert!(code == -32602 && reason.contains("namespace 1 has it already"), "{reason}");
+    target.call("nvmf_subsystem_remove_ns", json!({"nqn": NQN, "nsid": 1})).unwrap();
+    let mut add = |device: &str, name: &str, value: &str| {
+        let mut namespace = json!({"bdev_name": device});
+        namespace[name] = json!(value);
+        target.call("nvmf_subsystem_add_ns", json!({"nqn": NQN, "namespace": namespace}))
+    };
+    add("A", "eui64", eui64).unwrap();
+    assert!(add("B", "eui64", eui64).unwrap_err().1.contains("namespace.eui64"));
 }
 
 // Without it: a program that follows the target would not learn of devices, or learn of some that never were.
