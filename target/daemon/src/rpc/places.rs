@@ -1,7 +1,8 @@
 //! Places for connections, of which there is a fixed number.
 //!
 //! Invariant: a connection is only asked to make room while it waits for its client's next bytes, and only when
-//! somebody needs its place; the one that has waited for longest is asked first. Called by [`super::server`].
+//! somebody needs its place; those that have never asked anything are asked first, then the one that has waited for
+//! longest. Called by [`super::server`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +19,8 @@ const LEAVE_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    /// By the order in which they began to wait.
-    connections: BTreeMap<u64, Arc<Notify>>,
+    /// By whether they have asked something, and the order in which they began to wait.
+    connections: BTreeMap<(bool, u64), Arc<Notify>>,
 }
 
 /// The places. A cheap handle.
@@ -33,7 +34,7 @@ pub struct Places {
 #[derive(Debug)]
 pub struct Idle {
     waiting: Arc<Mutex<Waiting>>,
-    number: u64,
+    key: (bool, u64),
     unwanted: Arc<Notify>,
 }
 
@@ -43,7 +44,7 @@ impl Places {
         Places { free: Arc::new(Semaphore::new(count)), waiting: Arc::default() }
     }
 
-    /// Takes a place. When there is none, the connection that has been idle for longest is asked to leave.
+    /// Takes a place. When there is none, an idle connection is asked to leave.
     pub async fn take(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
@@ -63,14 +64,14 @@ impl Places {
         }
     }
 
-    /// Notes that a connection waits for its client.
-    pub fn idle(&self) -> Idle {
+    /// Notes that a connection waits for its client, which has, or has never, asked something.
+    pub fn idle(&self, has_asked: bool) -> Idle {
         let unwanted = Arc::new(Notify::new());
         let mut waiting = lock(&self.waiting);
-        let number = waiting.next;
+        let key = (has_asked, waiting.next);
         waiting.next += 1;
-        waiting.connections.insert(number, unwanted.clone());
-        Idle { waiting: self.waiting.clone(), number, unwanted }
+        waiting.connections.insert(key, unwanted.clone());
+        Idle { waiting: self.waiting.clone(), key, unwanted }
     }
 }
 
@@ -83,7 +84,7 @@ impl Idle {
 
 impl Drop for Idle {
     fn drop(&mut self) {
-        lock(&self.waiting).connections.remove(&self.number);
+        lock(&self.waiting).connections.remove(&self.key);
     }
 }
 

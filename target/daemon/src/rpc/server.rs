@@ -18,9 +18,9 @@ use tracing::{debug, warn};
 use super::error::RpcError;
 use super::framing::Framer;
 use super::message;
-use super::places::Places;
+use super::places::{Idle, Places};
 
-/// Connections served at once; more have the one that has been idle for longest closed, or wait.
+/// Connections served at once; more have an idle one closed, or wait.
 const MAX_CONNECTIONS: usize = 128;
 
 /// How long a client may leave an answer unread.
@@ -53,8 +53,10 @@ pub async fn serve(listener: UnixListener, calls: impl Calls, answering: Answeri
             Ok((stream, _)) => {
                 let place = places.take().await;
                 let (calls, answering, places) = (calls.clone(), answering.clone(), places.clone());
+                // Here, so that the next one finds it even before its task has run.
+                let idle = places.idle(false);
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, calls, answering, places).await {
+                    if let Err(error) = converse(stream, calls, answering, places, idle).await {
                         debug!(%error, "a management connection broke");
                     }
                     drop(place);
@@ -73,9 +75,12 @@ async fn converse(
     calls: impl Calls,
     answering: Answering,
     places: Places,
+    first: Idle,
 ) -> std::io::Result<()> {
     let mut framer = Framer::new();
     let mut bytes = vec![0; 16 * 1024];
+    let mut has_asked = false;
+    let mut first = Some(first);
     loop {
         loop {
             match framer.next_value() {
@@ -86,6 +91,7 @@ async fn converse(
                         Err(response) => return send(&mut stream, response).await,
                     };
                     drop(text);
+                    has_asked = true;
                     let answer = if message::method(&request).is_some_and(|method| calls.only_waits(method)) {
                         tokio::select! {
                             answer = answer(request, calls.clone()) => answer,
@@ -106,12 +112,12 @@ async fn converse(
             }
         }
         let rest = if framer.unfinished() { REST_TIMEOUT } else { Duration::MAX };
-        let idle = places.idle();
+        let idle = first.take().unwrap_or_else(|| places.idle(has_asked));
         let length = tokio::select! {
             biased;
             read = stream.read(&mut bytes) => read?,
             () = idle.unwanted() => {
-                debug!("closing the management connection that was idle for longest: another needs its place");
+                debug!("closing a management connection that is idle: another needs its place");
                 return Ok(());
             }
             () = tokio::time::sleep(rest) => {
@@ -190,7 +196,9 @@ mod tests {
     }
 
     fn serving(stream: UnixStream, calls: Slow) -> tokio::task::JoinHandle<std::io::Result<()>> {
-        tokio::spawn(converse(stream, calls, Answering::default(), Places::new(1)))
+        let places = Places::new(1);
+        let idle = places.idle(false);
+        tokio::spawn(converse(stream, calls, Answering::default(), places, idle))
     }
 
     async fn exchange(sent: &[u8], answers: usize) -> (Vec<Value>, bool) {
@@ -262,7 +270,7 @@ mod tests {
         tokio::time::sleep(LOOK_PERIOD * 3).await;
         assert!(!task.is_finished());
         drop(client);
-        task.await.unwrap().unwrap();
+        tokio::time::timeout(LOOK_PERIOD * 3, task).await.unwrap().unwrap().unwrap();
     }
 
     // Without it: a client that hangs in the middle of a request would keep its place for ever.
@@ -295,15 +303,28 @@ mod tests {
             let mut client = UnixStream::connect(&path).await.unwrap();
             let request = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"a\"}}");
             client.write_all(request.as_bytes()).await.unwrap();
-            assert!(client.read(&mut [0; 64]).await.unwrap() > 0, "client {id}");
+            let mut answer = [0; 64];
+            let read = tokio::time::timeout(Duration::from_secs(60), client.read(&mut answer)).await;
+            assert!(read.is_ok_and(|read| read.unwrap() > 0), "client {id}");
             clients.push(client);
         }
         // Those that were there first have gone, the others are still served.
         for client in &mut clients[..2] {
-            assert_eq!(client.read(&mut [0; 64]).await.unwrap(), 0);
+            let mut nothing = [0; 64];
+            let read = tokio::time::timeout(Duration::from_secs(60), client.read(&mut nothing)).await;
+            assert!(read.is_ok_and(|read| read.unwrap() == 0));
         }
-        clients[2].write_all(br#"{"jsonrpc":"2.0","id":1,"method":"a"}"#).await.unwrap();
-        assert!(clients[2].read(&mut [0; 64]).await.unwrap() > 0);
+        // Of those that come and say nothing, one is there at a time.
+        let mut silent = UnixStream::connect(&path).await.unwrap();
+        for _ in 0..3 {
+            let next = UnixStream::connect(&path).await.unwrap();
+            let mut nothing = [0; 64];
+            let read = tokio::time::timeout(Duration::from_secs(60), silent.read(&mut nothing)).await;
+            assert!(read.is_ok_and(|read| read.unwrap() == 0));
+            silent = next;
+        }
+        clients[3].write_all(br#"{"jsonrpc":"2.0","id":1,"method":"a"}"#).await.unwrap();
+        assert!(clients[3].read(&mut [0; 64]).await.unwrap() > 0);
         server.abort();
     }
 }
