@@ -44,12 +44,13 @@ async fn read_log(controller: &Controller) -> Result<Vec<DiscoveryEntry>, HostEr
             return Err(malformed("an unknown record format"));
         }
         let bytes =
-            controller.get_log_page(lid, 0, header_bytes as u64, records as usize * entry_bytes).await?;
+            controller.get_log_page(lid, 0, header_bytes as u64, records as usize * entry_bytes).await;
         let again = self::header(&controller.get_log_page(lid, 0, 0, header_bytes).await?)?;
         if again.generation != header.generation {
+            // A log that has become shorter meanwhile may have been refused.
             continue;
         }
-        return bytes
+        return bytes?
             .chunks_exact(entry_bytes)
             .map(|entry| DiscoveryEntry::read_from_bytes(entry).map_err(|_| malformed("a short entry")))
             .collect();

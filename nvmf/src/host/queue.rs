@@ -372,9 +372,11 @@ impl<L: Link> Queue<L> {
         };
         let slot = self.slots.get(index);
         let end = u64::from(header.offset) + u64::from(header.length);
-        if slot.direction != Direction::In || header.offset != slot.received || end > u64::from(slot.expected)
-        {
+        if slot.direction != Direction::In || end > u64::from(slot.expected) {
             return Err(self.violation(FatalError::OutOfRange, 0));
+        }
+        if header.offset != slot.received {
+            return Err(self.violation(FatalError::Sequence, 0));
         }
         self.incoming = Some(Incoming { slot: index, offset: header.offset, success: header.success });
         Ok(())

@@ -234,7 +234,7 @@ fn violations_close_the_connection_with_a_reason() {
             OutOfRange,
             0,
         ),
-        ("data with a gap", |p, read, _| p.emit_data(read, 4, &[0; 4], false, false), OutOfRange, 0),
+        ("data with a gap", |p, read, _| p.emit_data(read, 4, &[0; 4], false, false), Sequence, 0),
         ("R2T for a read", |p, read, _| p.emit_r2t(read, 0, 4), OutOfRange, 0),
         ("R2T behind the end", |p, _, write| p.emit_r2t(write, 4 * BLOCK as u32, 4), OutOfRange, 0),
         (

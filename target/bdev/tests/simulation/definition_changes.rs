@@ -13,7 +13,7 @@ use sledge_nvme::command::{DatasetRange, Fuse};
 use sledge_nvme::fabrics::Nqn;
 use sledge_nvme::sgl::Descriptor;
 use sledge_nvme::{Command, Status};
-use sledge_nvmf::host::{ConnectOptions, Controller, HostIdentity, QueuePair};
+use sledge_nvmf::host::{ConnectOptions, Controller, HostIdentity, QueuePair, discover};
 use sledge_nvmf::pdu::{DataHeader, DataKind};
 use sledge_nvmf::target::{ListenerDefinition, SubsystemDefinition, Target, TargetDefinition};
 use sledge_reactor::sim::{SimulationConfig, for_seeds};
@@ -237,6 +237,44 @@ fn no_range_is_deallocated_in_another_namespace() {
     });
 }
 
+// Without this a log that becomes shorter while it is read would be an error, not read again.
+#[test]
+fn discovery_succeeds_while_subsystems_come_and_go() {
+    for_seeds(30, |seed| {
+        let mut draw = Draw::new(seed, 1);
+        let mut world = World::new(seed, SimulationConfig::default(), 1, 1);
+        world.serve(vec![malloc("disk", BLOCKS, 512)]);
+        let (address, target) = (world.address(), world.target.clone());
+        let stop = Rc::new(Cell::new(false));
+        let stopped = stop.clone();
+        world.simulation.spawn(world.target_node, move || async move {
+            while !stopped.get() {
+                let mut definition = (*target.definition()).clone();
+                let more = if draw.one_in(2) { 0 } else { 5 + draw.below(10) };
+                definition.subsystems.retain(|nqn, _| nqn == NQN);
+                for number in 0..more {
+                    let nqn = format!("{NQN}:{number}");
+                    let another = subsystem(&nqn, address, 1, Vec::new());
+                    definition.subsystems.insert(nqn, Arc::new(another));
+                }
+                target.apply(definition).await.unwrap();
+                sleep(Duration::from_micros(draw.below(3_000))).await;
+            }
+        });
+        let host = HostIdentity::from_uuid(Uuid::from_u128(2)).unwrap();
+        let read = || async move {
+            for _ in 0..20 {
+                let entries = discover(address, host.clone()).await;
+                assert!(entries.is_ok_and(|entries| entries.len() >= 2));
+            }
+        };
+        world.simulation.block_on(world.host_node, read).unwrap();
+        stop.set(true);
+        world.simulation.run_for(Duration::from_secs(1));
+        world.expect_target_is_empty(1);
+    });
+}
+
 // Without this a flush of all namespaces could leave one out because another was removed meanwhile.
 #[test]
 fn a_flush_of_all_leaves_none_out_when_another_goes() {
@@ -246,13 +284,19 @@ fn a_flush_of_all_leaves_none_out_when_another_goes() {
     let host = |address, stage: Rc<Cell<u32>>| async move {
         let (_admin, mut io) = queues(address).await;
         let all = io.send(Command::flush(u32::MAX), &[]).await;
-        sleep(Duration::from_micros(20)).await;
+        // It has arrived, and the first namespace is being flushed.
+        sleep(Duration::from_millis(10)).await;
         change_now(&stage).await;
         let status = io.completion(all).await.status();
         assert!(status.is(Status::WRITE_FAULT), "{status}");
         stage.set(3);
     };
-    let devices = vec![slow("slow"), Arc::new(failing), malloc("last", BLOCKS, 512)];
+    let latencies =
+        Latencies { avg_write_latency: 50_000, p99_write_latency: 50_000, ..Latencies::default() };
+    let slow = DelayOptions { name: "slow".to_owned(), uuid: Some(Uuid::from_u128(8)), latencies };
+    let slow = DelayDevice::new(malloc("below", BLOCKS, 512), slow).unwrap();
+    let devices: Vec<Arc<dyn BlockDevice>> =
+        vec![Arc::new(slow), Arc::new(failing), malloc("last", BLOCKS, 512)];
     around_a_change(devices, host, |_, subsystem| drop(subsystem.namespaces.remove(&1)));
 }
 
