@@ -96,8 +96,8 @@ impl Engine {
             Err(error) => {
                 tracing::warn!(
                     %error,
-                    "the kernel refuses io_uring (sysctl kernel.io_uring_disabled, or the container's seccomp \
-                     profile); disks go through blocking threads, slower"
+                    "the kernel refuses io_uring (sysctl kernel.io_uring_disabled, the container's seccomp profile, or \
+                     too little memory that may be locked: ulimit -l); disks go through blocking threads, slower"
                 );
                 Box::new(Threads::new(waker.clone())?)
             }
