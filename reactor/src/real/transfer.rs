@@ -238,10 +238,6 @@ impl Transfer {
             // What a block device that has shrunk, or gone, says to writes. One that is thinly provisioned says it, too.
             return Next::Finished(Err(ended_early()));
         }
-        if code == libc::EINVAL && self.done > 0 && self.request.operation == DiskOperation::Read {
-            // It stopped inside a block, where direct I/O can't go on: the file ends there.
-            return Next::Finished(Err(ended_early()));
-        }
         Next::Finished(Err(io::Error::from_raw_os_error(code)))
     }
 
