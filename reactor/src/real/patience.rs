@@ -16,7 +16,7 @@ const MEMORY: u32 = 32;
 
 /// Microseconds for which more than one call is waited for. Then one is enough, as it is to a lone call; a socket's
 /// traffic or a message waits no longer than that either. Shorter waits are over before the thread got far, and each
-/// then costs a timer, too: with 5 µs a disk did a third of what it did with no such waits at all.
+/// then costs a timer, too: with 5 µs a disk did less than half of what it does with no such waits at all.
 pub(super) const MOST_WAIT_US: u32 = 50;
 
 /// What a sleep has shown.
