@@ -77,6 +77,7 @@ wire_enum! {
 
 impl Command {
     /// A command with an opcode and a namespace, SGLs for data (as Fabrics requires) and everything else zero.
+    #[inline]
     #[must_use]
     pub fn new(opcode: u8, nsid: u32) -> Self {
         Self {

@@ -24,7 +24,8 @@ macro_rules! wire_enum {
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
             /// The variant of a wire value; `None` when the value is reserved, vendor specific or not known here.
-            #[inline]
+            // A table where it is used, and no call, several times with each command.
+            #[inline(always)]
             #[must_use]
             pub const fn from_value(value: $repr) -> Option<Self> {
                 match value {

@@ -22,6 +22,7 @@ pub const MAX_DATASET_RANGES: usize = 256;
 /// Read, Write, Compare, Write Zeroes, Verify (NVM 3.2.1, 3.2.4 to 3.2.8).
 impl Command {
     /// A command on `blocks` (1 to 65,536) logical blocks from `slba`.
+    #[inline]
     #[must_use]
     pub fn on_blocks(opcode: Nvm, nsid: u32, slba: u64, blocks: u32) -> Self {
         debug_assert!((1..=0x1_0000).contains(&blocks), "NLB holds 1 to 65,536 blocks");
@@ -32,12 +33,14 @@ impl Command {
     }
 
     /// Read `blocks` (1 to 65,536) blocks from `slba`.
+    #[inline]
     #[must_use]
     pub fn read(nsid: u32, slba: u64, blocks: u32) -> Self {
         Self::on_blocks(Nvm::Read, nsid, slba, blocks)
     }
 
     /// Write `blocks` (1 to 65,536) blocks from `slba`.
+    #[inline]
     #[must_use]
     pub fn write(nsid: u32, slba: u64, blocks: u32) -> Self {
         Self::on_blocks(Nvm::Write, nsid, slba, blocks)

@@ -141,7 +141,7 @@ impl Common {
     }
 
     /// Data bytes, as PLEN and PDO say. Not for termination requests.
-    fn data_bytes(&self) -> usize {
+    pub(super) fn data_bytes(&self) -> usize {
         if self.length == self.start() {
             return 0;
         }
@@ -228,15 +228,8 @@ pub(super) fn parse(decoder: &Decoder, common: &Common) -> Result<(Event<'static
         }
         PduType::ReadyToTransfer => {
             let pdu = ReadyToTransferPdu::read_from_bytes(bytes).map_err(|_| short())?;
-            let ready = ReadyToTransfer {
-                command_id: pdu.command_id.get(),
-                transfer_tag: pdu.transfer_tag.get(),
-                offset: pdu.offset.get(),
-                length: pdu.length.get(),
-            };
-            if ready.length == 0 {
-                return Err(invalid(offset_of!(ReadyToTransferPdu, length)));
-            }
+            let ready =
+                ready_to_transfer(&pdu).ok_or_else(|| invalid(offset_of!(ReadyToTransferPdu, length)))?;
             Ok((Event::ReadyToTransfer(ready), Follows::Nothing))
         }
         PduType::HostData | PduType::ControllerData => {
@@ -245,16 +238,34 @@ pub(super) fn parse(decoder: &Decoder, common: &Common) -> Result<(Event<'static
                 return Err(invalid(offset_of!(DataPdu, length)));
             }
             let controller = common.pdu_type == PduType::ControllerData;
-            let header = DataHeader {
-                kind: if controller { DataKind::ControllerToHost } else { DataKind::HostToController },
-                command_id: pdu.command_id.get(),
-                transfer_tag: if controller { 0 } else { pdu.transfer_tag.get() },
-                offset: pdu.offset.get(),
-                length: pdu.length.get(),
-                last: common.flags & FLAG_LAST != 0,
-                success: controller && common.flags & FLAG_SUCCESS != 0,
-            };
+            let header = data_header(&pdu, controller, common.flags);
             Ok((Event::DataHeader(header), common.data_follows()))
         }
+    }
+}
+
+/// The fields of R2T; none when it asks for nothing.
+#[inline]
+pub(super) fn ready_to_transfer(pdu: &ReadyToTransferPdu) -> Option<ReadyToTransfer> {
+    let ready = ReadyToTransfer {
+        command_id: pdu.command_id.get(),
+        transfer_tag: pdu.transfer_tag.get(),
+        offset: pdu.offset.get(),
+        length: pdu.length.get(),
+    };
+    (ready.length > 0).then_some(ready)
+}
+
+/// The fields of C2HData when a controller sent it, else of H2CData.
+#[inline]
+pub(super) fn data_header(pdu: &DataPdu, controller: bool, flags: u8) -> DataHeader {
+    DataHeader {
+        kind: if controller { DataKind::ControllerToHost } else { DataKind::HostToController },
+        command_id: pdu.command_id.get(),
+        transfer_tag: if controller { 0 } else { pdu.transfer_tag.get() },
+        offset: pdu.offset.get(),
+        length: pdu.length.get(),
+        last: flags & FLAG_LAST != 0,
+        success: controller && flags & FLAG_SUCCESS != 0,
     }
 }

@@ -13,6 +13,7 @@
 mod header;
 #[cfg(test)]
 mod tests;
+mod usual;
 
 use crate::digest::{DIGEST_BYTES, RunningDigest, digest};
 use crate::pdu::{
@@ -20,6 +21,7 @@ use crate::pdu::{
     InitializeResponse, ProtocolError, ReadyToTransfer, Termination,
 };
 use sledge_nvme::{Command, Completion};
+use usual::{Start, Starts};
 
 /// Header of a CapsuleCmd.
 const COMMAND_BYTES: usize = size_of::<CapsuleCommandPdu>();
@@ -141,6 +143,8 @@ pub struct Decoder {
     state: State,
     framing: Framing,
     limits: Limits,
+    /// Beginnings of headers that are right; emptied when what they were judged by changes.
+    starts: Starts,
     /// The current PDU has a data digest.
     with_digest: bool,
     /// Data bytes after the padding.
@@ -165,6 +169,7 @@ impl Decoder {
             state: State::Header,
             framing: Framing::default(),
             limits: Limits { max_in_capsule: 0, max_host_data: 0 },
+            starts: Starts::default(),
             with_digest: false,
             data_after_padding: 0,
             running: RunningDigest::new(),
@@ -180,12 +185,14 @@ impl Decoder {
     pub fn initialized(&mut self, framing: Framing, limits: Limits) {
         self.framing = framing;
         self.limits = limits;
+        self.starts = Starts::default();
         self.phase = Phase::Ready;
     }
 
     /// Changes the limit on in-capsule data: a controller's differs between its queues.
     pub fn limit_in_capsule(&mut self, bytes: u32) {
         self.limits.max_in_capsule = bytes;
+        self.starts = Starts::default();
     }
 
     /// Data bytes of the current PDU that have not been seen yet; zero outside of data.
@@ -237,7 +244,16 @@ impl Decoder {
     ///
     /// # Errors
     /// A violation of the protocol. It is fatal: every later call yields none.
+    #[inline]
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ProtocolError> {
+        match self.usual(input) {
+            Some(event) => Ok(Some(event)),
+            None => self.next_of_any(input),
+        }
+    }
+
+    /// The next event, however it comes.
+    fn next_of_any<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ProtocolError> {
         loop {
             match self.state {
                 State::Closed => {
@@ -378,6 +394,9 @@ impl Decoder {
             COMMAND_BYTES => self.carry[..COMMAND_BYTES].copy_from_slice(header),
             RESPONSE_BYTES => self.carry[..RESPONSE_BYTES].copy_from_slice(header),
             length => self.carry[..length].copy_from_slice(header),
+        }
+        if let (false, Some(start)) = (common.header_digest, header.first_chunk()) {
+            self.starts.remember(Start::of(start), common.data_bytes());
         }
         *input = rest;
         Ok(Some(common))

@@ -146,7 +146,7 @@ impl Admin {
                     self.event.set();
                 }
             } else if let Some(waiter) = waiters.get_mut(&token) {
-                waiter.answer = Some((completion, std::mem::take(payload)));
+                waiter.answer = Some((completion, payload));
                 if let Some(waker) = waiter.waker.take() {
                     waker.wake();
                 }

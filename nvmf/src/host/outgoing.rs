@@ -13,18 +13,22 @@ use std::io::IoSlice;
 const STAGING_BYTES: usize = 64 * 1024;
 /// Most runs in the queue.
 const MAX_RUNS: usize = 1024;
-/// Most runs of one PDU: header, data, digest.
-const RUNS_PER_PDU: usize = 3;
+/// Most runs of one PDU: header with data, digest.
+const RUNS_PER_PDU: usize = 2;
 /// Most parts of one write.
-pub(super) const MAX_PARTS: usize = 64;
+pub(super) const MAX_PARTS: usize = 256;
 
-/// A part of the stream.
+/// A part of the stream: bytes of staging memory, and perhaps a command's data behind them.
 #[derive(Clone, Copy, Debug)]
-enum Run {
+struct Run {
     /// The next bytes of staging memory.
-    Staged { length: usize },
-    /// Bytes of a command's data.
-    Data { slot: u16, offset: usize, length: usize },
+    staged: u32,
+    /// The command whose data follows.
+    slot: Option<u16>,
+    /// Where that data starts in the command's.
+    offset: u32,
+    /// Bytes of it.
+    length: u32,
 }
 
 /// The send queue.
@@ -79,40 +83,46 @@ impl Outgoing {
         let length = encode(&mut self.staging[self.tail..]);
         self.tail += length;
         match self.runs.back_mut() {
-            Some(Run::Staged { length: last }) => *last += length,
-            _ => self.runs.push_back(Run::Staged { length }),
+            Some(run) if run.slot.is_none() => run.staged += length as u32,
+            _ => self.runs.push_back(Run { staged: length as u32, slot: None, offset: 0, length: 0 }),
         }
     }
 
     /// Appends a command's data. The caller counts it in the slot's `unsent`.
     pub(super) fn refer(&mut self, slot: u16, offset: usize, length: usize) {
-        self.runs.push_back(Run::Data { slot, offset, length });
+        // What fits a transfer fits 32 bits.
+        let (offset, length) = (offset as u32, length as u32);
+        match self.runs.back_mut() {
+            Some(run) if run.slot.is_none() => {
+                (run.slot, run.offset, run.length) = (Some(slot), offset, length);
+            }
+            _ => self.runs.push_back(Run { staged: 0, slot: Some(slot), offset, length }),
+        }
     }
 
     /// Lists the front of the stream for one write.
     pub(super) fn gather<'a>(&'a self, slots: &'a Slots, parts: &mut ArrayVec<IoSlice<'a>, MAX_PARTS>) {
-        let mut staged = self.head;
+        let mut at = self.head;
         for run in &self.runs {
-            match *run {
-                Run::Staged { length } => {
-                    if parts.is_full() {
-                        return;
-                    }
-                    parts.push(IoSlice::new(&self.staging[staged..staged + length]));
-                    staged += length;
+            if run.staged > 0 {
+                if parts.is_full() {
+                    return;
                 }
-                Run::Data { slot, offset, length } => {
-                    let (payload, base) = slots.payload_of(slot);
-                    let mut done = 0;
-                    while done < length {
-                        let bytes = payload.run(base + offset + done, length - done);
-                        if parts.is_full() || bytes.is_empty() {
-                            return;
-                        }
-                        parts.push(IoSlice::new(bytes));
-                        done += bytes.len();
-                    }
+                let end = at + run.staged as usize;
+                parts.push(IoSlice::new(&self.staging[at..end]));
+                at = end;
+            }
+            let Some(slot) = run.slot else { continue };
+            let (payload, base) = slots.payload_of(slot);
+            let (mut at, mut left) = (base + run.offset as usize, run.length as usize);
+            while left > 0 {
+                let bytes = payload.run(at, left);
+                if parts.is_full() || bytes.is_empty() {
+                    return;
                 }
+                parts.push(IoSlice::new(bytes));
+                at += bytes.len();
+                left -= bytes.len();
             }
         }
     }
@@ -120,26 +130,18 @@ impl Outgoing {
     /// Takes `sent` bytes off the front and tells each slot whose data run ended with them.
     pub(super) fn advance(&mut self, mut sent: usize, mut ended: impl FnMut(u16)) {
         while let Some(run) = self.runs.front_mut() {
-            match run {
-                Run::Staged { length } => {
-                    let part = sent.min(*length);
-                    self.head += part;
-                    *length -= part;
-                    sent -= part;
-                    if *length > 0 {
-                        return;
-                    }
-                }
-                Run::Data { slot, offset, length } => {
-                    let part = sent.min(*length);
-                    *offset += part;
-                    *length -= part;
-                    sent -= part;
-                    if *length > 0 {
-                        return;
-                    }
-                    ended(*slot);
-                }
+            let staged = sent.min(run.staged as usize);
+            let data = (sent - staged).min(run.length as usize);
+            self.head += staged;
+            sent -= staged + data;
+            run.staged -= staged as u32;
+            run.offset += data as u32;
+            run.length -= data as u32;
+            if run.staged > 0 || run.length > 0 {
+                return;
+            }
+            if let Some(slot) = run.slot {
+                ended(slot);
             }
             self.runs.pop_front();
         }

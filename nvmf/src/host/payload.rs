@@ -133,10 +133,10 @@ impl Payload {
         }
     }
 
-    /// Takes the data as pool memory; empty when it was something else.
-    pub(super) fn take_segments(&mut self) -> Segments {
+    /// The data as pool memory; empty when it was something else.
+    pub(super) fn into_segments(self) -> Segments {
         match self {
-            Self::Segments(segments) => std::mem::take(segments),
+            Self::Segments(segments) => segments,
             Self::None | Self::Owned(_) | Self::Range(_) => Segments::new(),
         }
     }

@@ -218,17 +218,18 @@ impl<L: Link> Queue<L> {
         let slot = self.slots.get_mut(index);
         slot.token = order.token;
         slot.unhurried = order.unhurried;
-        slot.command = order.command.with_cid(command_id).with_data(descriptor);
+        slot.command = order.command;
+        (slot.command.cid, slot.command.dptr) = (command_id.into(), descriptor);
         slot.direction = order.direction;
         slot.expected = length;
         slot.in_capsule = in_capsule;
     }
 
-    /// Gives the commands that ended to `each`, in that order, with their data to take.
-    pub(super) fn collect(&mut self, mut each: impl FnMut(u64, Completion, &mut Payload)) {
+    /// Gives the commands that ended to `each`, in that order, with their data.
+    pub(super) fn collect(&mut self, mut each: impl FnMut(u64, Completion, Payload)) {
         for index in self.ended.drain(..) {
             let slot = self.slots.get_mut(index);
-            each(slot.token, slot.completion, &mut slot.payload);
+            each(slot.token, slot.completion, std::mem::take(&mut slot.payload));
             self.slots.release(index);
         }
     }

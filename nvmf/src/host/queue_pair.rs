@@ -268,8 +268,8 @@ impl Inner {
         if io.data.len_bytes() as u64 != bytes {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }
-        let lent = io.data.iter().any(|segment| matches!(segment, Segment::Lent(_)));
-        if io.operation == Operation::Read && lent {
+        let lent = |segment: &Segment| matches!(segment, Segment::Lent(_));
+        if io.operation == Operation::Read && io.data.iter().any(lent) {
             return Err(Status::INVALID_FIELD.do_not_retry());
         }
         Ok(())
@@ -427,7 +427,7 @@ async fn keep(weak: Weak<RefCell<Inner>>) {
 /// Moves what ended in a queue to `done`.
 fn give_back(queue: &mut Queue<TcpStream>, done: &mut Vec<IoCompletion>) {
     queue.collect(|token, completion, payload| {
-        done.push(IoCompletion { token, status: completion.status(), data: payload.take_segments() });
+        done.push(IoCompletion { token, status: completion.status(), data: payload.into_segments() });
     });
 }
 

@@ -35,8 +35,8 @@ fn memory(bytes: &[u8]) -> Payload {
     Payload::Segments(segments)
 }
 
-fn bytes_of(payload: &mut Payload) -> Vec<u8> {
-    let segments = payload.take_segments();
+fn bytes_of(payload: Payload) -> Vec<u8> {
+    let segments = payload.into_segments();
     let mut bytes = vec![0; segments.len_bytes()];
     segments.copy_to(0, &mut bytes);
     bytes

@@ -173,7 +173,9 @@ impl Slots {
         debug_assert!(slot.stage != Stage::Free, "a slot is freed once");
         slot.stage = Stage::Free;
         slot.generation = slot.generation.wrapping_add(1) & (u16::MAX >> INDEX_BITS);
-        slot.payload = Payload::None;
+        if !matches!(slot.payload, Payload::None) {
+            slot.payload = Payload::None;
+        }
         self.free.push(index);
     }
 

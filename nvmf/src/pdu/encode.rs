@@ -219,6 +219,7 @@ pub fn encode_termination(out: &mut [u8], from_host: bool, error: &ProtocolError
 }
 
 /// Writes the header of CapsuleCmd up to where its `data_length` bytes of in-capsule data start.
+#[inline]
 pub fn encode_capsule_command(
     out: &mut [u8],
     command: &Command,
@@ -240,6 +241,7 @@ pub fn encode_capsule_command(
 }
 
 /// Writes a whole CapsuleResp.
+#[inline]
 pub fn encode_capsule_response(out: &mut [u8], completion: &Completion, framing: &Framing) -> usize {
     let length = framing.header_and_digest(CAPSULE_RESPONSE_BYTES);
     let flags = if framing.header_digest { FLAG_HEADER_DIGEST } else { 0 };
@@ -250,7 +252,8 @@ pub fn encode_capsule_response(out: &mut [u8], completion: &Completion, framing:
     put(out, pdu.as_bytes(), framing.header_digest, length)
 }
 
-/// Writes the header of H2CData or C2HData up to where its data starts.
+/// Writes the header of H2CData or C2HData up to where its data starts. Inlined, as callers know most of the fields.
+#[inline(always)]
 pub fn encode_data_header(out: &mut [u8], data: &DataHeader, framing: &Framing) -> usize {
     let bytes = data.length as usize;
     let (end, offset) = data_start(DATA_BYTES, bytes, framing);

@@ -1,7 +1,10 @@
 //! The data of one I/O: a short list of buffers and loans.
 //!
-//! Invariant: there is a rest only behind a first. Nearly all I/Os have one segment, which is kept inline, so that they
-//! touch no heap and moving a list is cheap: it moves several times with each I/O. More segments lie on the heap.
+//! Invariant: there is a rest only behind a first, and it is never empty. Nearly all I/Os have one segment, which is kept
+//! inline, so that they touch no heap and moving a list is cheap: it moves several times with each I/O. More segments
+//! lie on the heap.
+
+use arrayvec::ArrayVec;
 
 use super::buffer::Buffer;
 use super::lent::Lent;
@@ -73,16 +76,35 @@ pub struct Full(
 #[derive(Debug, Default)]
 pub struct Segments {
     first: Option<Segment>,
-    rest: Vec<Segment>,
+    rest: Option<Box<Rest>>,
 }
+
+type Rest = ArrayVec<Segment, { MAX_SEGMENTS - 1 }>;
 
 impl Segments {
     /// No data.
-    pub const EMPTY: Segments = Segments { first: None, rest: Vec::new() };
+    pub const EMPTY: Segments = Segments { first: None, rest: None };
 
     /// No data.
     pub const fn new() -> Segments {
         Segments::EMPTY
+    }
+
+    /// Replaces what is there. An assignment that is quick when nothing is, as nearly always: there is no call to drop
+    /// it then.
+    #[inline]
+    pub fn put(&mut self, data: Segments) {
+        if self.is_empty() {
+            // SAFETY: the reference is valid for writing, and an empty list owns nothing that would have to be dropped:
+            // it has no first segment, and no rest without one.
+            unsafe { std::ptr::write(self, data) };
+        } else {
+            *self = data;
+        }
+    }
+
+    fn rest(&self) -> &[Segment] {
+        self.rest.as_ref().map_or(&[], |rest| rest.as_slice())
     }
 
     /// Appends a segment.
@@ -93,22 +115,25 @@ impl Segments {
         let segment = segment.into();
         if self.first.is_none() {
             self.first = Some(segment);
-        } else if self.count() < MAX_SEGMENTS {
-            self.rest.push(segment);
-        } else {
-            return Err(Full(segment));
+            return Ok(());
         }
-        Ok(())
+        let rest = self.rest.get_or_insert_default();
+        rest.try_push(segment).map_err(|full| Full(full.element()))
     }
 
     /// Removes and returns the last segment.
     pub fn pop(&mut self) -> Option<Segment> {
-        self.rest.pop().or_else(|| self.first.take())
+        let Some(rest) = &mut self.rest else { return self.first.take() };
+        let last = rest.pop();
+        if rest.is_empty() {
+            self.rest = None;
+        }
+        last
     }
 
     /// Number of segments.
     pub fn count(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
+        usize::from(self.first.is_some()) + self.rest().len()
     }
 
     /// Whether there is no segment.
@@ -125,18 +150,18 @@ impl Segments {
     pub fn get(&self, index: usize) -> Option<&Segment> {
         match index.checked_sub(1) {
             None => self.first.as_ref(),
-            Some(index) => self.rest.get(index),
+            Some(index) => self.rest().get(index),
         }
     }
 
     /// The segments in order.
     pub fn iter(&self) -> impl Iterator<Item = &Segment> {
-        self.first.iter().chain(&self.rest)
+        self.first.iter().chain(self.rest())
     }
 
     /// The segments in order, for writing.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
-        self.first.iter_mut().chain(&mut self.rest)
+        self.first.iter_mut().chain(self.rest.iter_mut().flat_map(|rest| rest.iter_mut()))
     }
 
     /// Copies `bytes` into the segments, starting `offset` bytes in. Returns how many were copied: fewer than
@@ -194,6 +219,6 @@ impl From<Lent> for Segments {
 
 impl From<Segment> for Segments {
     fn from(segment: Segment) -> Self {
-        Segments { first: Some(segment), rest: Vec::new() }
+        Segments { first: Some(segment), rest: None }
     }
 }

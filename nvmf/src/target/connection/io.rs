@@ -275,7 +275,7 @@ impl Connection {
         }
         match opcode {
             Some(Nvm::Read) if status.is_success() => {
-                self.slots.get_mut(slot).data = data;
+                self.slots.get_mut(slot).data.put(data);
                 self.respond_with_data(slot, 0, shared);
             }
             Some(Nvm::DatasetManagement) if status.is_success() => self.next_part(slot, shared),

@@ -340,7 +340,7 @@ impl Connection {
                     slot.expected as usize,
                     "data is borrowed only when it lies together"
                 );
-                slot.data = Segments::from(lender.lend(bytes));
+                slot.data.put(Segments::from(lender.lend(bytes)));
                 slot.received = slot.expected;
                 return;
             }

@@ -245,7 +245,9 @@ impl SlotTable {
         let slot = &mut self.slots[usize::from(index)];
         assert!(slot.phase != Phase::Free, "slot {index} is released twice");
         slot.phase = Phase::Free;
-        slot.data = Segments::new();
+        if !slot.data.is_empty() {
+            slot.data = Segments::new();
+        }
         self.free.push(index);
         self.used -= 1;
         // A queue that has gone quiet gives its table back, so that idle queues cost little.

@@ -87,13 +87,10 @@ pub(crate) struct TransmitQueue {
     framing: Framing,
 }
 
-/// Where one PDU's parts lie in the scratch.
-#[derive(Clone, Copy)]
-struct Encoded {
-    header_end: usize,
-    end: usize,
-    total: usize,
-}
+/// Bytes of each PDU of a write.
+type Lengths = ArrayVec<u32, BATCH>;
+/// The pieces of a write.
+type Slices<'a> = ArrayVec<IoSlice<'a>, MAX_SLICES>;
 
 impl TransmitQueue {
     /// Sets digests and alignment, as negotiated, for what is sent from now on.
@@ -157,52 +154,80 @@ impl TransmitQueue {
             if sent >= FLUSH_BYTES {
                 return Ok(Flushed::More);
             }
-            let mut encoded = ArrayVec::new();
-            self.encode(slots, scratch, &mut encoded);
-            let (written, wanted) = self.write(stream, slots, scratch, &encoded)?;
+            let mut lengths = Lengths::new();
+            let written = {
+                let mut slices = Slices::new();
+                self.gather(slots, scratch, &mut slices, &mut lengths);
+                let mut unsent = &mut slices[..];
+                if self.sent > 0 {
+                    IoSlice::advance_slices(&mut unsent, self.sent);
+                }
+                stream.try_write(unsent)?
+            };
             let Some(written) = written else {
                 self.keep_lent_memory_no_longer(slots);
                 return Ok(Flushed::Blocked);
             };
             sent += written;
-            self.consume(written, slots, &encoded);
-            if written < wanted {
-                // Most likely full; the next write would say so, and readiness is edge-triggered, so ask it.
-                continue;
-            }
+            // When not all was written the socket is most likely full. The next write would say so, and readiness is
+            // edge-triggered, so ask it.
+            self.consume(written, slots, &lengths);
         }
         Ok(Flushed::All)
     }
 
-    /// Builds the headers of the first PDUs.
-    fn encode(&self, slots: &SlotTable, scratch: &mut [u8], encoded: &mut ArrayVec<Encoded, BATCH>) {
+    /// Builds the headers of the first PDUs and lists them with their data.
+    fn gather<'a>(
+        &self,
+        slots: &'a SlotTable,
+        mut scratch: &'a mut [u8],
+        slices: &mut Slices<'a>,
+        lengths: &mut Lengths,
+    ) {
+        // Headers that lie side by side, and a digest with the header after it, leave as one piece: so many bytes at the
+        // start of the scratch are built and not listed.
+        let mut built = 0;
         let mut bytes = 0;
-        let mut at = 0;
-        let mut slices = 1;
         for outgoing in self.queue.iter().take(BATCH) {
-            let needed = match outgoing {
-                Outgoing::Data { segments, .. } => usize::from(*segments) + 1,
-                _ => 0,
-            };
-            if slices + needed > MAX_SLICES || bytes >= FLUSH_BYTES {
+            if bytes >= FLUSH_BYTES {
                 break;
             }
-            slices += needed;
-            let start = at;
-            let mut data_bytes = 0;
-            at += self.encode_header(outgoing, slots, &mut scratch[at..]);
-            let header_end = at;
-            if let Outgoing::Data { length, digest, .. } = outgoing {
-                data_bytes = *length as usize;
-                if self.framing.data_digest {
-                    at += pdu::encode_data_digest(&mut scratch[at..], *digest);
-                }
+            let Outgoing::Data { slot, command_id, length, digest, segments, success } = outgoing else {
+                let header = self.encode_header(outgoing, slots, &mut scratch[built..]);
+                built += header;
+                lengths.push(header as u32);
+                continue;
+            };
+            // One for the header, and one for what is built behind the data.
+            if slices.remaining_capacity() < usize::from(*segments) + 2 {
+                break;
             }
-            bytes += data_bytes;
-            encoded.push(Encoded { header_end, end: at, total: at - start + data_bytes });
+            let header = DataHeader {
+                kind: DataKind::ControllerToHost,
+                command_id: *command_id,
+                transfer_tag: 0,
+                offset: 0,
+                length: *length,
+                last: true,
+                success: *success,
+            };
+            let header = pdu::encode_data_header(&mut scratch[built..], &header, &self.framing);
+            let (piece, rest) = std::mem::take(&mut scratch).split_at_mut(built + header);
+            scratch = rest;
+            slices.push(IoSlice::new(piece));
+            for segment in slots.get(*slot).data.iter() {
+                slices.push(IoSlice::new(segment.as_slice()));
+            }
+            built = if self.framing.data_digest { pdu::encode_data_digest(scratch, *digest) } else { 0 };
+            bytes += *length as usize;
+            lengths.push((header + built) as u32 + length);
+        }
+        if built > 0 {
+            slices.push(IoSlice::new(&scratch[..built]));
         }
     }
 
+    /// Builds a PDU without data.
     fn encode_header(&self, outgoing: &Outgoing, slots: &SlotTable, out: &mut [u8]) -> usize {
         match outgoing {
             Outgoing::InitializeResponse(response) => pdu::encode_initialize_response(out, response),
@@ -217,72 +242,22 @@ impl TransmitQueue {
                 };
                 pdu::encode_ready_to_transfer(out, &ready, &self.framing)
             }
-            Outgoing::Data { command_id, length, success, .. } => {
-                let header = DataHeader {
-                    kind: DataKind::ControllerToHost,
-                    command_id: *command_id,
-                    transfer_tag: 0,
-                    offset: 0,
-                    length: *length,
-                    last: true,
-                    success: *success,
-                };
-                pdu::encode_data_header(out, &header, &self.framing)
-            }
+            Outgoing::Data { .. } => unreachable!("data is listed by whoever builds its header"),
             Outgoing::Response { completion, .. } => {
                 pdu::encode_capsule_response(out, completion, &self.framing)
             }
         }
     }
 
-    /// One vectored write of what `encoded` describes: (bytes written, bytes offered).
-    fn write(
-        &self,
-        stream: &TcpStream,
-        slots: &SlotTable,
-        scratch: &[u8],
-        encoded: &[Encoded],
-    ) -> io::Result<(Option<usize>, usize)> {
-        let mut slices: ArrayVec<IoSlice<'_>, MAX_SLICES> = ArrayVec::new();
-        let mut wanted = 0;
-        let mut skip = self.sent;
-        let mut push = |bytes| {
-            let bytes: &[u8] = bytes;
-            if skip >= bytes.len() {
-                skip -= bytes.len();
-            } else {
-                // `encode` stopped before there were more than fit.
-                slices.push(IoSlice::new(&bytes[skip..]));
-                wanted += bytes.len() - skip;
-                skip = 0;
-            }
-        };
-        // Headers that lie side by side, and a digest with the header after it, leave as one piece.
-        let mut run = 0;
-        for (outgoing, place) in self.queue.iter().zip(encoded) {
-            if let Outgoing::Data { slot, .. } = outgoing {
-                push(&scratch[run..place.header_end]);
-                for segment in slots.get(*slot).data.iter() {
-                    push(segment.as_slice());
-                }
-                run = place.header_end;
-            }
-        }
-        if let Some(last) = encoded.last() {
-            push(&scratch[run..last.end]);
-        }
-        let written = stream.try_write(&slices)?;
-        Ok((written, wanted))
-    }
-
     /// Takes what has left off the queue.
-    fn consume(&mut self, written: usize, slots: &mut SlotTable, encoded: &[Encoded]) {
+    fn consume(&mut self, written: usize, slots: &mut SlotTable, lengths: &[u32]) {
         self.sent += written;
-        for place in encoded {
-            if self.sent < place.total {
+        for length in lengths {
+            let length = *length as usize;
+            if self.sent < length {
                 return;
             }
-            self.sent -= place.total;
+            self.sent -= length;
             match self.queue.pop_front() {
                 Some(Outgoing::Data { slot, success: true, .. } | Outgoing::Response { slot, .. }) => {
                     slots.release(slot);
