@@ -45,9 +45,10 @@ pub struct CompareOptions {
     /// Core of the limit's answering thread, or any: that of the target it is compared with.
     #[arg(long, default_value = "0", value_parser = crate::limit::parse_core)]
     pub server_core: Core,
-    /// Run hosts, started targets and the limit before all other programs (SCHED_RR); needs privileges.
-    #[arg(long)]
-    pub real_time: bool,
+    /// Nice value of hosts, started targets and the limit: -20 is before nearly all other programs; below 0 needs
+    /// privileges.
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i8).range(-20..=19))]
+    pub nice: Option<i8>,
     /// Least ratio of A to B, as iops=0.8; may be repeated. Metrics: iops, steady, bandwidth, mean, p50, p90, p99, p99.9,
     /// host_cpu_per_io, target_cpu_per_io.
     #[arg(long, value_name = "METRIC=RATIO", value_parser = parse_ratio)]

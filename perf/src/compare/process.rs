@@ -93,7 +93,7 @@ impl StartedTarget {
     ///
     /// # Errors
     /// When something else is at its place, or it doesn't get ready.
-    pub fn start(line: &str, ready: &Ready, real_time: bool) -> Result<Self, ProcessError> {
+    pub fn start(line: &str, ready: &Ready, nice: Option<i8>) -> Result<Self, ProcessError> {
         // A file may be there before; a port must be the target's own.
         if matches!(ready, Ready::Port(_)) && ready.is_there() {
             return Err(ProcessError::Occupied(ready.name()));
@@ -102,7 +102,7 @@ impl StartedTarget {
         // The shell gives its place to the target, so that signals reach it.
         command.args(["-c", &format!("exec {line}")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = spawn(&mut command, real_time).map_err(|error| start_error(line, error))?;
+        let mut child = spawn(&mut command, nice).map_err(|error| start_error(line, error))?;
         let words = child.stderr.take().map(|pipe| std::thread::spawn(move || read(pipe)));
         let mut target = Self { child, words };
         let end = Instant::now() + START_TIME;
@@ -152,12 +152,12 @@ impl Drop for StartedTarget {
 ///
 /// # Errors
 /// When it fails, with what it said, or takes longer than `time` (and is ended).
-pub fn run_self(arguments: &[String], real_time: bool, time: Duration) -> Result<Vec<u8>, ProcessError> {
+pub fn run_self(arguments: &[String], nice: Option<i8>, time: Duration) -> Result<Vec<u8>, ProcessError> {
     let program = std::env::current_exe()?;
     let mut command = Command::new(&program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let name = program.display().to_string();
-    let child = spawn(&mut command, real_time).map_err(|error| start_error(&name, error))?;
+    let child = spawn(&mut command, nice).map_err(|error| start_error(&name, error))?;
     let Output { status, stdout, stderr } = finish(child, time)?;
     if status.success() {
         return Ok(stdout);
@@ -206,13 +206,14 @@ fn read(mut pipe: impl io::Read) -> Vec<u8> {
     bytes
 }
 
-fn spawn(command: &mut Command, real_time: bool) -> io::Result<Child> {
+fn spawn(command: &mut Command, nice: Option<i8>) -> io::Result<Child> {
     let before = move || {
         // SAFETY: plain system calls that read one local value; they are safe between fork and exec.
         let refused = unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-            let priority = libc::sched_param { sched_priority: 1 };
-            real_time && libc::sched_setscheduler(0, libc::SCHED_RR, &raw const priority) != 0
+            // Not a real-time class: two threads that poll in one would leave the kernel's own threads no time at all,
+            // and with them no packet.
+            nice.is_some_and(|nice| libc::setpriority(libc::PRIO_PROCESS, 0, nice.into()) != 0)
         };
         if refused { Err(io::Error::last_os_error()) } else { Ok(()) }
     };

@@ -40,7 +40,7 @@ pub enum SideError {
 pub struct Player {
     arguments: Vec<String>,
     start: Option<(String, Ready)>,
-    real_time: bool,
+    nice: Option<i8>,
     time: Duration,
 }
 
@@ -93,7 +93,7 @@ impl Player {
             }
         };
         let time = Duration::from_secs_f64(options.ramp + options.round_time) + SPARE;
-        Ok(Self { arguments, start, real_time: options.real_time, time })
+        Ok(Self { arguments, start, nice: options.nice, time })
     }
 
     /// Has one turn.
@@ -102,7 +102,7 @@ impl Player {
     /// When the target doesn't start, or the host fails.
     pub fn turn(&self) -> Result<Sample, SideError> {
         let target = match &self.start {
-            Some((line, ready)) => Some(StartedTarget::start(line, ready, self.real_time)?),
+            Some((line, ready)) => Some(StartedTarget::start(line, ready, self.nice)?),
             None => None,
         };
         let mut arguments = self.arguments.clone();
@@ -113,7 +113,7 @@ impl Player {
         }
         let mut attempt = 1;
         let sample = loop {
-            match Sample::read(&run_self(&arguments, self.real_time, self.time)?) {
+            match Sample::read(&run_self(&arguments, self.nice, self.time)?) {
                 // Something else had the cores all the time: that says nothing of this side.
                 Err(Unreadable::NoIo) if attempt < ATTEMPTS => attempt += 1,
                 outcome => break outcome,
