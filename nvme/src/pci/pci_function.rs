@@ -51,7 +51,7 @@ impl Place {
     }
 
     /// Whether it is still that folder.
-    fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         self.folder.metadata().is_ok_and(|now| now.ino() == self.number)
     }
 }
