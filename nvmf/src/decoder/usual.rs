@@ -66,9 +66,15 @@ pub(super) struct Starts([Start; 4]);
 impl Starts {
     /// Keeps the start of a header that was found right, and that no digest follows.
     pub(super) fn remember(&mut self, start: Start, data_bytes: usize) {
-        let short = matches!(start.pdu_type(), COMMAND | RESPONSE | HOST_DATA | CONTROLLER_DATA | READY);
-        // A PDO without data means nothing, and is legal.
-        if short && (data_bytes > 0) == (start.data_offset() > 0) {
+        let has_data = data_bytes > 0;
+        let short = match start.pdu_type() {
+            // A PDO without data means nothing, and is legal.
+            COMMAND | RESPONSE | READY => has_data == (start.data_offset() > 0),
+            // One without data is legal, and rare.
+            HOST_DATA | CONTROLLER_DATA => has_data,
+            _ => false,
+        };
+        if short {
             self.0[start.place()] = start;
         }
     }
@@ -241,6 +247,12 @@ mod tests {
         (seen, None)
     }
 
+    /// Bytes that mean something in a header's lengths, and any.
+    fn byte() -> impl Strategy<Value = u8> {
+        const LENGTHS: [u8; 4] = [0, DATA_BYTES as u8, CAPSULE_COMMAND_BYTES as u8, DIGEST_BYTES as u8];
+        prop_oneof![any::<u8>(), prop::sample::select(&LENGTHS[..])]
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
 
@@ -253,8 +265,8 @@ mod tests {
             data_digest: bool,
             alignment in 0u8..3,
             // Few lengths, so that most headers have come before.
-            pdus in prop::collection::vec((any::<bool>(), any::<u16>(), 0usize..3), 1..24),
-            changed in prop::option::of((any::<prop::sample::Index>(), 0usize..24, any::<u8>())),
+            pdus in prop::collection::vec((any::<bool>(), any::<u16>(), 0usize..4), 1..24),
+            changed in prop::collection::vec((any::<prop::sample::Index>(), 0usize..24, byte()), 0..6),
         ) {
             let role = if host { Role::Host } else { Role::Target };
             let framing = Framing { header_digest, data_digest, alignment };
@@ -262,15 +274,36 @@ mod tests {
             let (mut stream, mut starts) = (Vec::new(), Vec::new());
             for (with_data, cid, size) in pdus {
                 starts.push(stream.len());
-                let bytes = [if with_data { 4 } else { 0 }, 512, 1024][size];
+                let bytes = [0, if with_data { 4 } else { 0 }, 512, 1024][size];
                 stream.extend(pdu(role, with_data, cid, &data[..bytes], &framing));
             }
-            if let Some((pdu, at, value)) = changed {
+            for (pdu, at, value) in changed {
                 stream[starts[pdu.index(starts.len())] + at] = value;
             }
             let long = events(&mut ready(role, framing), &stream, 1);
             let short = events(&mut ready(role, framing), &stream, usize::MAX);
             prop_assert_eq!(long, short);
+        }
+    }
+
+    // Without this a PDU that announces data where its length leaves room for none would pass, and the rest of the stream
+    // be taken for padding.
+    #[test]
+    fn data_pdus_without_data_take_the_long_way() {
+        for (role, with_digest) in [(Role::Host, false), (Role::Host, true), (Role::Target, false)] {
+            let framing = Framing { data_digest: with_digest, ..Framing::default() };
+            let mut empty = pdu(role, true, 0, &[], &framing);
+            empty.truncate(DATA_BYTES);
+            let start = [empty[0], empty[1], DATA_BYTES as u8, 0, DATA_BYTES as u8, 0, 0, 0];
+            empty[..8].copy_from_slice(&start);
+            for length in [0, 1, DATA_BYTES - 4, DATA_BYTES, DATA_BYTES + 4] {
+                let mut second = empty.clone();
+                second[16..20].copy_from_slice(&(length as u32).to_le_bytes());
+                let stream = [&empty[..], &second[..], &empty[..]].concat();
+                let long = events(&mut ready(role, framing), &stream, 1);
+                assert_eq!(long.1.is_some(), length > 0, "{role:?} {length}");
+                assert_eq!(long, events(&mut ready(role, framing), &stream, usize::MAX), "{role:?} {length}");
+            }
         }
     }
 
