@@ -153,6 +153,18 @@ impl Job {
         self.mode.trims() || self.mode.read_percent(self.read_percent) < 100
     }
 
+    /// The sizes of its I/Os.
+    pub fn sizes(&self) -> impl Iterator<Item = u32> {
+        let reads = self.mode.reads(self.read_percent).then_some(&self.read_sizes);
+        let writes = self.modifies().then_some(&self.write_sizes);
+        reads.into_iter().chain(writes).flat_map(|split| split.0.iter()).map(|(bytes, _)| *bytes)
+    }
+
+    /// Bytes of the largest of its I/Os that may move data; 0 when none does.
+    pub fn largest(&self) -> u32 {
+        if self.moves_data() { self.sizes().max().unwrap_or(0) } else { 0 }
+    }
+
     /// Whether some of its I/Os move data, and need memory.
     pub fn moves_data(&self) -> bool {
         self.writes() || self.mode.reads(self.read_percent)

@@ -18,8 +18,14 @@ fn perf(address: SocketAddr, arguments: &str) -> Output {
 #[test]
 fn a_verified_run_reports_as_json() {
     let (reactors, address) = start();
-    for more in ["", "--bs 64k --header-digest --data-digest --rwmix 0", "--rw rw --bs 512 --queues 3 --busy"]
-    {
+    for more in [
+        "",
+        "--bs 64k --header-digest --data-digest --rwmix 0",
+        "--rw rw --bs 512 --queues 3 --busy",
+        // Over what a command may transfer, and over what a buffer holds.
+        "--bs 1m,256k --size 15m --data-digest",
+        "--rw rw --bs 1m,1536k --rwmix 40 --size 15m",
+    ] {
         let arguments =
             format!("--nqn {NQN} --rw randrw --iodepth 8 --time 0.2 --ramp 0.05 --verify --json {more}");
         // The last of two equal options would be an error: the general ones come first only where they differ.
@@ -40,6 +46,24 @@ fn a_verified_run_reports_as_json() {
     reactors.stop();
 }
 
+// Without it an I/O of several commands could count as several, or as less than it moved.
+#[test]
+fn a_large_io_is_one_io() {
+    let (reactors, address) = start();
+    for (bytes, more) in [(4 << 20, "--bs 4m"), (16 << 20, "--bs 16m --iodepth 1 --header-digest")] {
+        let arguments = format!("--nqn {NQN} --rw write --iodepth 2 --number-ios 20 --time 60 --json {more}");
+        let arguments = match more.contains("--iodepth") {
+            true => arguments.replace("--iodepth 2 ", ""),
+            false => arguments,
+        };
+        let output = perf(address, &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["write"]["ios"], &report["write"]["bytes"]), (&20.into(), &(20 * bytes).into()));
+    }
+    reactors.stop();
+}
+
 // Without it people would get a backtrace, or an exit status that says all is well.
 #[test]
 fn failures_are_one_line_and_status_one() {
@@ -50,7 +74,8 @@ fn failures_are_one_line_and_status_one() {
         (address, "--nqn nqn.2016-06.io.spdk:nobody".to_owned(), "refused the connection"),
         (address, format!("--nqn {NQN} --nsid 5"), "Identify Namespace failed"),
         (address, format!("--nqn {NQN} --bs 1000"), "not a multiple of 512"),
-        (address, format!("--nqn {NQN} --bs 1m"), "over the controller's limit"),
+        (address, format!("--nqn {NQN} --bs 65m"), "over the limit of 67108864 (64 MiB)"),
+        (address, format!("--nqn {NQN} --bs 16m --iodepth 512"), "would take 8.0 GiB of memory"),
         (address, format!("--nqn {NQN} --rw trim --verify"), "use a --rw that writes or reads"),
         (address, format!("--nqn {NQN} --rw read --size 4k --queues 2"), "too few"),
         (address, format!("--nqn {NQN} --cores 900"), "core 900 is not available"),

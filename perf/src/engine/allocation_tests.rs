@@ -65,22 +65,24 @@ fn more_ios_allocate_no_more() {
     let base = || Job {
         mode: Mode::Randrw,
         read_sizes: SizeSplit(vec![(4096, 50), (8192, 50)]),
-        size: Some(4 << 20),
+        size: Some(32 << 20),
         depth: 8,
         time: Duration::from_secs(600),
         flush_every: Some(500),
         ..Job::new(Target::File { path: path.clone(), direct: false })
     };
-    let shapes: [fn(&mut Job); 3] = [
+    let shapes: [fn(&mut Job); 4] = [
         |job| (job.verify, job.distribution) = (true, Distribution::Zipf(1.1)),
         |job| job.rate_iops = Some(1e7),
         |job| (job.think_time, job.distribution) = (Duration::from_nanos(1), Distribution::Pareto(0.2)),
+        // These go in parts.
+        |job| (job.verify, job.read_sizes) = (true, SizeSplit(vec![(4096, 99), (2 << 20, 1)])),
     ];
     for (number, shape) in shapes.into_iter().enumerate() {
         let of = |ios: u64| {
             let mut job = base();
             shape(&mut job);
-            job.io_bytes = Some(ios * 4096);
+            job.io_count = Some(ios);
             allocations(job)
         };
         let (few, many) = (of(100), of(10_000));

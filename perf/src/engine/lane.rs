@@ -90,7 +90,8 @@ impl Lane {
         if step.kind == Kind::Write
             && let Some(verifier) = self.verifier.as_ref()
         {
-            verifier.fill(step, data);
+            let parts = self.link.memory_for(token, step.blocks).unwrap_or(std::slice::from_mut(data));
+            verifier.fill(step, parts);
         }
     }
 

@@ -199,7 +199,8 @@ impl Load {
         }
         if let Some(verifier) = lane.verifier.as_mut() {
             if success && step.kind == Kind::Read {
-                match verifier.check(&step, &completion.data) {
+                let own = std::slice::from_ref(&completion.data);
+                match verifier.check(&step, lane.link.memory(completion.token).unwrap_or(own)) {
                     Ok(checked) => self.verified += u64::from(checked),
                     Err(fault) => {
                         self.verified += 1;

@@ -31,6 +31,9 @@ mod worker;
 mod allocation_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+mod large_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use cpu::{ThreadClock, process_behind};
@@ -165,7 +168,10 @@ pub fn run(jobs: &[Job], options: &RunOptions) -> Result<Results, RunError> {
     let mut cores: Vec<usize> = jobs.iter().flat_map(|job| job.cores.iter().copied()).collect();
     cores.sort_unstable();
     cores.dedup();
-    let need = cores.iter().map(|core| plan::memory(jobs, *core)).max().unwrap_or(0);
+    let mut need = 0;
+    for core in &cores {
+        need = need.max(plan::memory(jobs, *core)?);
+    }
     let busy = jobs.iter().any(|job| job.busy);
     target::prepare(jobs)?;
     let reactors = Reactors::start(ReactorOptions {

@@ -2,14 +2,20 @@
 
 use super::RunError;
 use crate::job::{Distribution, Job};
-use crate::target::Attached;
+use crate::target::{Attached, Parts};
 use crate::verify::{Author, Earlier, LaneState, MAX_PLACES, State, Verifier};
 use crate::workload::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Largest I/O: one buffer of the pool.
-const MAX_BYTES: u32 = 1 << 20;
+/// Largest I/O that moves data.
+const MAX_BYTES: u32 = 64 << 20;
+/// Largest part of one: a buffer of the pool.
+const PART_BYTES: u32 = 1 << 20;
+/// Most blocks of a command that moves no data and has a limit: their number has 16 bits.
+const MOST_BLOCKS: u32 = 1 << 16;
+/// Most memory of a reactor for the I/Os of all of its jobs.
+const MOST_MEMORY: usize = 4 << 30;
 /// Most I/Os outstanding on a lane: what a queue of a disk takes.
 const MAX_DEPTH: u16 = 1024;
 /// A rate of one second has nothing to be compared with.
@@ -26,6 +32,8 @@ pub struct Plan {
     pub attached: Attached,
     /// Bytes of each I/O's memory; 0 when none is needed.
     pub buffer_bytes: usize,
+    /// How I/Os go in parts, when some are too large to go at once.
+    pub parts: Option<Parts>,
     /// Whether I/Os differ in size.
     pub resizes: bool,
     /// Blocks of which all sizes are multiples.
@@ -42,27 +50,38 @@ fn problem(job: &Job, text: String) -> RunError {
     RunError::Options(format!("{}: {text}", job.name))
 }
 
-/// The sizes that a job uses.
-fn sizes(job: &Job) -> Vec<u32> {
-    let reads = job.mode.reads(job.read_percent).then_some(&job.read_sizes);
-    let writes = job.modifies().then_some(&job.write_sizes);
-    reads.into_iter().chain(writes).flat_map(|split| split.0.iter()).map(|(bytes, _)| *bytes).collect()
+fn buffer_bytes(job: &Job) -> usize {
+    job.largest() as usize
 }
 
-fn buffer_bytes(job: &Job) -> usize {
-    if !job.moves_data() { 0 } else { sizes(job).into_iter().max().unwrap_or(0) as usize }
+/// Memory of an I/O whose parts are of any size: each buffer takes a size class, a power of two.
+fn io_memory(bytes: usize) -> usize {
+    let part = PART_BYTES as usize;
+    if bytes > part { bytes.next_multiple_of(part) } else { bytes.next_power_of_two().max(4096) }
+}
+
+/// How the I/Os of a job go in parts on this target, if that is needed.
+fn parts(job: &Job, attached: &Attached) -> Option<Parts> {
+    let block_bytes = attached.geometry.block_bytes;
+    let (largest, most_blocks) = match job.largest() {
+        0 if job.zeroes_percent > 0 => (job.sizes().max().unwrap_or(0) / block_bytes, MOST_BLOCKS),
+        bytes => {
+            let most = attached.max_transfer.unwrap_or(u64::MAX).min(u64::from(PART_BYTES)) as u32;
+            (bytes / block_bytes, (most / block_bytes).max(1))
+        }
+    };
+    let most = largest.div_ceil(most_blocks);
+    (most > 1).then_some(Parts { blocks: most_blocks, most })
 }
 
 /// Checks what can be known of a job without its target.
 pub fn check(job: &Job) -> Result<(), RunError> {
     let lanes = job.cores.len() * usize::from(job.lanes);
     let says =
-        if let Some(bytes) = sizes(job).into_iter().find(|bytes| !bytes.is_multiple_of(512) || *bytes == 0) {
+        if let Some(bytes) = job.sizes().find(|bytes| !bytes.is_multiple_of(512) || *bytes == 0) {
             format!("an I/O of {bytes} bytes is not a multiple of 512")
-        } else if let Some(bytes) =
-            sizes(job).into_iter().find(|bytes| *bytes > MAX_BYTES && job.moves_data())
-        {
-            format!("an I/O of {bytes} bytes is over the limit of {MAX_BYTES}")
+        } else if job.largest() > MAX_BYTES {
+            format!("an I/O of {} bytes is over the limit of {MAX_BYTES} (64 MiB)", job.largest())
         } else if [&job.read_sizes, &job.write_sizes]
             .iter()
             .any(|split| split.0.iter().map(|(_, share)| u32::from(*share)).sum::<u32>() != 100)
@@ -115,16 +134,28 @@ pub fn check(job: &Job) -> Result<(), RunError> {
 }
 
 /// Memory that the reactor of `core` needs for all jobs.
-pub fn memory(jobs: &[Job], core: usize) -> usize {
+///
+/// # Errors
+/// When that is more than a reactor is given.
+pub fn memory(jobs: &[Job], core: usize) -> Result<usize, RunError> {
     let here = jobs.iter().filter(|job| job.cores.contains(&core));
-    // Each buffer takes a size class, a power of two.
     let of = |job: &Job| match buffer_bytes(job) {
         0 => 0,
-        bytes => usize::from(job.lanes) * usize::from(job.depth) * bytes.next_power_of_two().max(4096),
+        // Less than 2^47.
+        bytes => usize::from(job.lanes) * usize::from(job.depth) * io_memory(bytes),
     };
-    let need = here.map(of).sum::<usize>() + SPARE_BYTES;
+    let ios = here.map(of).fold(0, usize::saturating_add);
+    if ios > MOST_MEMORY {
+        return Err(RunError::Options(format!(
+            "the I/Os outstanding on core {core} would take {:.1} GiB of memory, over the limit of {} GiB: use a smaller \
+             --iodepth, --queues or --bs, or more cores",
+            ios as f64 / f64::from(1 << 30),
+            MOST_MEMORY >> 30,
+        )));
+    }
+    let need = ios + SPARE_BYTES;
     // An eighth of a pool is headroom that ordinary allocations leave alone.
-    need + need / 7
+    Ok(need + need / 7)
 }
 
 impl Plan {
@@ -135,18 +166,9 @@ impl Plan {
     pub fn new(job: &Job, attached: Attached) -> Result<Self, RunError> {
         let block_bytes = attached.geometry.block_bytes;
         let lanes = job.cores.len() as u64 * u64::from(job.lanes);
-        if let Some(bytes) = sizes(job).into_iter().find(|bytes| !bytes.is_multiple_of(block_bytes)) {
+        if let Some(bytes) = job.sizes().find(|bytes| !bytes.is_multiple_of(block_bytes)) {
             let text = format!("an I/O of {bytes} bytes is not a multiple of the block size {block_bytes}");
             return Err(problem(job, text));
-        }
-        if let Some(most) = attached.max_transfer
-            && let Some(bytes) =
-                sizes(job).into_iter().find(|bytes| job.moves_data() && u64::from(*bytes) > most)
-        {
-            return Err(problem(
-                job,
-                format!("an I/O of {bytes} bytes is over the controller's limit of {most}"),
-            ));
         }
         if let Some(granted) = attached.max_lanes.filter(|granted| *granted < lanes) {
             return Err(problem(job, format!("{lanes} queues are wanted, the controller grants {granted}")));
@@ -164,7 +186,7 @@ impl Plan {
         let bytes = job.size.map_or(there, |size| size.min(there));
         let first = job.offset / u64::from(block_bytes);
         let whole = Range { first, blocks: bytes / u64::from(block_bytes) };
-        let in_blocks = || sizes(job).into_iter().map(|bytes| bytes / block_bytes);
+        let in_blocks = || job.sizes().map(|bytes| bytes / block_bytes);
         let (smallest, largest) = (in_blocks().min().unwrap_or(1), in_blocks().max().unwrap_or(1));
         let align = job.align.map(|bytes| bytes / block_bytes);
         let grain = in_blocks().chain(align).fold(0, common_divisor).max(1);
@@ -203,7 +225,8 @@ impl Plan {
         let buffer_bytes = buffer_bytes(&job);
         // Reading back joins what was written apart.
         let resizes = buffer_bytes > 0 && (smallest != largest || is_tracked);
-        Ok(Self { job, attached, buffer_bytes, resizes, grain, earlier, whole, own_blocks })
+        let parts = parts(&job, &attached);
+        Ok(Self { job, attached, buffer_bytes, parts, resizes, grain, earlier, whole, own_blocks })
     }
 
     /// What checks the reads of a lane on `range`, in run number `run`.
@@ -250,7 +273,7 @@ impl Plan {
 /// The job with percentages of the target's `bytes` turned into bytes: multiples of the smallest size.
 fn settle(job: &Job, bytes: u64) -> Job {
     let mut job = job.clone();
-    let smallest = u64::from(sizes(&job).into_iter().min().unwrap_or(512).max(512));
+    let smallest = u64::from(job.sizes().min().unwrap_or(512).max(512));
     // Percentages of a u64 need more room on the way.
     let part = |percent: u64| (u128::from(bytes) * u128::from(percent) / 100) as u64 / smallest * smallest;
     let (offset, size) = std::mem::take(&mut job.percentages);

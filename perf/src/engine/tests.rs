@@ -13,17 +13,29 @@ const MILLI: Duration = Duration::from_millis(1);
 
 /// A node with a disk of 1 MiB whose requests take a millisecond each.
 fn world() -> (Simulation, NodeId, SimulatedDisk) {
+    world_with(1 << 20)
+}
+
+fn world_with(disk_bytes: u64) -> (Simulation, NodeId, SimulatedDisk) {
     let mut simulation = Simulation::new(1);
     let node = simulation.add_node("host", 1);
-    let disk = simulation.disk(node, DISK).create(1 << 20, 512);
+    let disk = simulation.disk(node, DISK).create(disk_bytes, 512);
     disk.set_latency(MILLI..=MILLI);
     (simulation, node, disk)
 }
 
-fn job(mode: Mode) -> Job {
+/// One I/O at a time, for a second.
+pub fn job(mode: Mode) -> Job {
     let mut job = Job::new(Target::File { path: DISK.into(), direct: true });
     (job.mode, job.depth, job.time) = (mode, 1, Duration::from_secs(1));
     job
+}
+
+/// Runs a job on a disk of so many bytes, which `meddle` has prepared.
+pub fn on_disk(disk_bytes: u64, job: Job, meddle: impl FnOnce(&SimulatedDisk)) -> JobResults {
+    let (mut simulation, node, disk) = world_with(disk_bytes);
+    meddle(&disk);
+    simulation.block_on(node, || run_here(job)).unwrap()
 }
 
 /// Starts a job on the current reactor, as the only one of its run.
@@ -210,13 +222,30 @@ fn decay_is_found_and_named() {
 
 /// How a job fits the disk, or why it does not.
 fn planned(job: Job) -> Result<Plan, String> {
-    let (mut simulation, node, _disk) = world();
+    planned_on(1 << 20, job)
+}
+
+/// The same on a disk of so many bytes.
+pub fn planned_on(disk_bytes: u64, job: Job) -> Result<Plan, String> {
+    let (mut simulation, node, _disk) = world_with(disk_bytes);
     let planned = simulation.block_on(node, || async move {
         plan::check(&job).map_err(|error| error.to_string())?;
         let attached = Attached::new(&job, 1, &current(), &[], &Session::default()).unwrap();
         Plan::new(&job, attached).map_err(|error| error.to_string())
     });
     planned.unwrap()
+}
+
+// Without it a job could map more memory than the machine has, and be killed for it rather than refused.
+#[test]
+fn memory_has_a_bound() {
+    let mut large = job(Mode::Randread);
+    (large.read_sizes, large.depth, large.lanes) = (SizeSplit::one(64 << 20), 32, 2);
+    let need = plan::memory(&[large.clone()], 0).unwrap();
+    assert!((4 << 30..5 << 30).contains(&need), "{need}");
+    assert_eq!(plan::memory(&[large.clone()], 1).unwrap(), plan::memory(&[], 0).unwrap());
+    let error = plan::memory(&[large, job(Mode::Read)], 0).unwrap_err().to_string();
+    assert!(error.starts_with("the I/Os outstanding on core 0 would take 4.0 GiB of memory"), "{error}");
 }
 
 // Without it lanes could write over what others verify, or hot blocks differ from queue to queue.
@@ -244,7 +273,7 @@ fn impossible_jobs_are_refused_by_name() {
     type Spoil = fn(&mut Job);
     let refused: [(Spoil, &str); 10] = [
         (|job| job.write_sizes = SizeSplit::one(1000), "not a multiple of 512"),
-        (|job| job.write_sizes = SizeSplit::one(2 << 20), "over the limit"),
+        (|job| job.write_sizes = SizeSplit::one((64 << 20) + 512), "over the limit of 67108864 (64 MiB)"),
         (|job| job.write_sizes = SizeSplit(vec![(4096, 60), (8192, 30)]), "don't add up to 100"),
         (|job| job.distribution = Distribution::Zipf(0.0), "theta has to be above 0"),
         (|job| job.distribution = Distribution::Pareto(1.0), "between 0 and 1"),

@@ -10,7 +10,7 @@ use crate::verify::{LaneState, Verifier};
 use crate::workload::pace::Pace;
 use crate::workload::{Kind, Step, Workload};
 use sledge_nvme::Status;
-use sledge_nvme::io::IoCompletion;
+use sledge_nvme::io::{Geometry, IoCompletion};
 use sledge_reactor::memory::{Buffer, Segments, allocate};
 use sledge_reactor::poller::register_poller;
 use sledge_reactor::task::spawn_local;
@@ -138,21 +138,32 @@ pub async fn work(task: Task, shared: Arc<JobShared>, barrier: &Barrier) -> Resu
 /// Opens a lane; `index` counts over all cores of the job.
 async fn open(task: &Task, index: usize) -> Result<Lane, RunError> {
     let Plan { job, attached, buffer_bytes, .. } = &task.plan;
-    let block_bytes = attached.geometry.block_bytes;
+    let Geometry { block_bytes, .. } = attached.geometry;
+    let shift = attached.geometry.block_shift();
     let range = task.plan.range(index);
-    let link = attached.open().await?;
-    let depth = usize::from(job.depth).min(link.depth());
+    let mut link = attached.open().await?;
+    // The parts of I/Os that go in parts wait for each other, and their I/Os don't.
+    let most = if task.plan.parts.is_some() { usize::MAX } else { link.depth() };
+    let depth = usize::from(job.depth).min(most);
+    let memory = |token: u64, bytes: usize| match bytes {
+        0 => Ok(Segments::new()),
+        bytes => {
+            let mut memory = allocate(bytes).ok_or(RunError::Memory(depth, *buffer_bytes))?;
+            fill(&mut memory, job.seed ^ token);
+            Ok(Segments::from(memory))
+        }
+    };
+    let of_lane = if task.plan.parts.is_some() { 0 } else { *buffer_bytes };
     let mut idle = Vec::with_capacity(depth);
     for token in 0..depth as u64 {
-        let memory = match buffer_bytes {
-            0 => Segments::new(),
-            bytes => {
-                let mut memory = allocate(*bytes).ok_or(RunError::Memory(depth, *bytes))?;
-                fill(&mut memory, job.seed ^ token);
-                Segments::from(memory)
-            }
-        };
-        idle.push(IoCompletion { token, status: Status::SUCCESS, data: memory });
+        let data = memory(token, of_lane)?;
+        idle.push(IoCompletion { token, status: Status::SUCCESS, data });
+    }
+    if let Some(parts) = task.plan.parts {
+        let places = if *buffer_bytes > 0 { depth as u64 * u64::from(parts.most) } else { 0 };
+        let part_bytes = (parts.blocks as usize) << shift;
+        let memory = (0..places).map(|place| memory(place, part_bytes)).collect::<Result<_, RunError>>()?;
+        link = link.split(parts, shift, depth, memory);
     }
     let verifier = task.plan.verifier(task.run, range);
     let seed = job.seed.wrapping_add((index as u64) << 32);
@@ -170,7 +181,7 @@ async fn open(task: &Task, index: usize) -> Result<Lane, RunError> {
         aside: (0..aside).map(|_| Segments::new()).collect(),
         until_flush: job.flush_every,
         flush_every: job.flush_every.unwrap_or(0),
-        shift: attached.geometry.block_shift(),
+        shift,
         held: None,
     })
 }

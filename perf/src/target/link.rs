@@ -1,5 +1,6 @@
 //! A lane's queue: an NVMe/TCP queue pair, a way to a drive, or a queue of a local disk, behind one set of functions.
 
+use super::split::{Parts, SplitLink};
 use crate::workload::{Kind, Step};
 use sledge_nvme::Status;
 use sledge_nvme::io::{Channel, IoCommand, IoCompletion, Operation, Submitted};
@@ -15,6 +16,8 @@ pub enum Link {
     Drive(DriveLink),
     /// A local file or device.
     Disk(DiskLink),
+    /// Any of them, for I/Os that go in parts.
+    Split(Box<SplitLink>),
 }
 
 /// A way to a namespace of a controller in this machine.
@@ -48,9 +51,31 @@ impl Link {
         Self::Disk(DiskLink { queue, shift, ended: Vec::with_capacity(QUEUE_DEPTH), error: None })
     }
 
+    /// This link for `depth` I/Os that go in parts; see [`SplitLink::new`].
+    pub fn split(self, parts: Parts, shift: u32, depth: usize, memory: Vec<Segments>) -> Self {
+        Self::Split(Box::new(SplitLink::new(self, parts, shift, depth, memory)))
+    }
+
+    /// The memory of an I/O, part by part, where the link has it rather than the lane.
+    pub fn memory(&self, token: u64) -> Option<&[Segments]> {
+        match self {
+            Self::Split(link) => Some(link.memory(token)),
+            _ => None,
+        }
+    }
+
+    /// The same, to be filled for an I/O of `blocks` blocks.
+    pub fn memory_for(&mut self, token: u64, blocks: u32) -> Option<&mut [Segments]> {
+        match self {
+            Self::Split(link) => Some(link.memory_for(token, blocks)),
+            _ => None,
+        }
+    }
+
     /// Most I/Os at once.
     pub fn depth(&self) -> usize {
         match self {
+            Self::Split(link) => link.depth(),
             Self::Nvme(pair) => pair.depth(),
             Self::Drive(link) => link.depth,
             Self::Disk(_) => QUEUE_DEPTH,
@@ -64,6 +89,10 @@ impl Link {
             Self::Nvme(pair) => refused(pair.submit(command(token, step, fua, data))),
             Self::Drive(link) => refused(link.channel.submit(command(token, step, fua, data))),
             Self::Disk(link) => link.submit(token, step, fua, data),
+            Self::Split(link) => {
+                link.submit(token, step, fua);
+                None
+            }
         }
     }
 
@@ -71,8 +100,10 @@ impl Link {
     #[inline]
     pub fn flush(&mut self) {
         // A disk's requests go to the kernel at the end of the turn, a drive's doorbell is rung when it is polled.
-        if let Self::Nvme(pair) = self {
-            pair.flush();
+        match self {
+            Self::Nvme(pair) => pair.flush(),
+            Self::Split(link) => link.flush(),
+            Self::Drive(_) | Self::Disk(_) => {}
         }
     }
 
@@ -83,6 +114,7 @@ impl Link {
             Self::Nvme(pair) => pair.poll(done),
             Self::Drive(link) => link.channel.poll(done),
             Self::Disk(link) => link.poll(done),
+            Self::Split(link) => link.poll(done),
         }
     }
 
@@ -93,6 +125,7 @@ impl Link {
             Self::Nvme(pair) => pair.needs_polling(),
             Self::Drive(link) => link.channel.needs_polling(),
             Self::Disk(_) => false,
+            Self::Split(link) => link.needs_polling(),
         }
     }
 
@@ -100,6 +133,7 @@ impl Link {
     pub fn explain(&self, status: Status) -> String {
         match self {
             Self::Disk(DiskLink { error: Some(error), .. }) => error.clone(),
+            Self::Split(link) => link.below().explain(status),
             _ => status.to_string(),
         }
     }
@@ -166,6 +200,7 @@ impl std::fmt::Debug for Link {
                 f.debug_struct("DriveLink").field("depth", &link.depth).finish_non_exhaustive()
             }
             Self::Disk(link) => link.queue.fmt(f),
+            Self::Split(link) => link.fmt(f),
         }
     }
 }

@@ -8,13 +8,16 @@
 //! | `nvme` | controllers elsewhere |
 //! | `pcie` | controllers in this machine, without the kernel's driver |
 //! | `link` | a lane's queue, of any sort |
+//! | `split` | I/Os that go in parts |
 
 mod link;
 mod nvme;
 mod pcie;
+mod split;
 
 pub use link::Link;
 pub use nvme::Session;
+pub use split::Parts;
 
 use crate::job::{Job, Target};
 use sledge_nvme::driver::{Controller, DriverError};
@@ -23,6 +26,11 @@ use sledge_nvme::pci::{EnvironmentKind, OpenError};
 use sledge_nvmf::host::{HostError, QueueConnector};
 use sledge_reactor::disk::{Disk, DiskOptions, DiskQueue};
 use sledge_reactor::{Handle, ReactorGone};
+
+/// Most bytes of one command with many controllers.
+const USUAL_TRANSFER: u32 = 128 << 10;
+/// Most commands that large I/Os have a queue made for.
+const MOST_COMMANDS: u32 = 1024;
 
 /// Why a target can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +86,15 @@ enum Way {
     Disk(Disk),
 }
 
+/// Commands that a queue ought to have room for, so that the parts of large I/Os are on their way together. How large a
+/// part is the controller has not said yet.
+fn commands(job: &Job) -> u16 {
+    let parts = job.largest().div_ceil(USUAL_TRANSFER).max(1);
+    let most = u32::from(job.depth).max(MOST_COMMANDS);
+    // At most the larger of two numbers of 16 bits.
+    u32::from(job.depth).saturating_mul(parts).min(most) as u16
+}
+
 impl Attached {
     /// Attaches the target of `job`, whose `lanes` are on all of its cores together. A controller lives on `first`
     /// for as long as `session` does; one in this machine is for all `reactors` of the run.
@@ -93,7 +110,7 @@ impl Attached {
     ) -> Result<Self, TargetError> {
         match &job.target {
             Target::NvmeTcp(target) => {
-                let remote = nvme::attach(target, job.depth, lanes, first, session)?;
+                let remote = nvme::attach(target, commands(job), lanes, first, session)?;
                 Ok(Self {
                     geometry: remote.geometry,
                     max_transfer: remote.max_transfer,

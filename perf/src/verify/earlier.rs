@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::state::State;
 use super::{Author, Damage, Fault, Stamp};
-use crate::workload::Step;
 
 /// What an earlier run wrote.
 #[derive(Clone, Debug)]
@@ -24,29 +23,29 @@ impl Earlier {
         Self { state, block_bytes }
     }
 
-    /// Checks what a read brought. True when something was known of it.
+    /// Checks the blocks that a read brought. True when something was known of them.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn check(&self, step: &Step, memory: &[u8]) -> Result<bool, Fault> {
+    pub fn check<'a>(&self, blocks: impl Iterator<Item = (u64, &'a [u8])> + Clone) -> Result<bool, Fault> {
         match &self.state {
-            Some(state) => self.against(state, step, memory),
-            None => self.among_themselves(step, memory),
+            Some(state) => self.against(state, blocks),
+            None => self.among_themselves(blocks),
         }
     }
 
-    fn blocks<'a>(&self, step: &Step, memory: &'a [u8]) -> impl Iterator<Item = (u64, &'a [u8])> + Clone {
-        (step.block..).zip(memory.chunks_exact(self.block_bytes as usize).take(step.blocks as usize))
-    }
-
-    fn against(&self, state: &State, step: &Step, memory: &[u8]) -> Result<bool, Fault> {
+    fn against<'a>(
+        &self,
+        state: &State,
+        blocks: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+    ) -> Result<bool, Fault> {
         let author = state.author;
         let holds = |block: u64, bytes: &[u8], version: u32| {
             Stamp::read(bytes)
                 .is_ok_and(|stamp| stamp == Stamp { block, version, ..stamp } && by(author, &stamp))
         };
         let mut any = false;
-        for (block, bytes) in self.blocks(step, memory) {
+        for (block, bytes) in blocks.clone() {
             let expected = state.version(block);
             if expected == 0 {
                 continue;
@@ -55,8 +54,7 @@ impl Earlier {
             if expected == super::ZEROED {
                 super::expect_zeroes(block, self.block_bytes, bytes)?;
             } else if !holds(block, bytes, expected) {
-                let partly = self
-                    .blocks(step, memory)
+                let partly = { blocks }
                     .any(|(other, bytes)| state.version(other) == expected && holds(other, bytes, expected));
                 let found = Stamp::read(bytes);
                 return Err(Fault::new(author, block, self.block_bytes, expected, found, partly));
@@ -65,10 +63,15 @@ impl Earlier {
         Ok(any)
     }
 
-    fn among_themselves(&self, step: &Step, memory: &[u8]) -> Result<bool, Fault> {
+    fn among_themselves<'a>(
+        &self,
+        blocks: impl Iterator<Item = (u64, &'a [u8])> + Clone,
+    ) -> Result<bool, Fault> {
         // The write that reaches furthest of those whose blocks came before.
         let mut write: Option<Stamp> = None;
-        for (block, bytes) in self.blocks(step, memory) {
+        let mut any = false;
+        for (block, bytes) in blocks.clone() {
+            any = true;
             let found = Stamp::read(bytes);
             let over = write.filter(|write| covers(write, block));
             let Ok(stamp) = found else { return Err(self.fault(block, found, over)) };
@@ -78,7 +81,10 @@ impl Earlier {
                 return Err(self.fault(block, found, over));
             }
             if over.is_none_or(|write| !of_one_write(&write, &stamp)) {
-                if let Some((before, bytes)) = self.torn_before(step, memory, &stamp) {
+                // Nearly all writes begin with their first block, and there is nothing to look through.
+                if stamp.start < block
+                    && let Some((before, bytes)) = torn_before(blocks.clone(), &stamp)
+                {
                     return Err(self.fault(before, Stamp::read(bytes), Some(stamp)));
                 }
                 if over.is_none_or(|write| end(&stamp) >= end(&write)) {
@@ -86,14 +92,7 @@ impl Earlier {
                 }
             }
         }
-        Ok(step.blocks > 0)
-    }
-
-    /// A block in front of this one that its write should have reached, and that holds what is older.
-    fn torn_before<'a>(&self, step: &Step, memory: &'a [u8], stamp: &Stamp) -> Option<(u64, &'a [u8])> {
-        let mut before =
-            self.blocks(step, memory).filter(|(block, _)| (stamp.start..stamp.block).contains(block));
-        before.find(|(_, bytes)| Stamp::read(bytes).is_ok_and(|other| older(&other, stamp)))
+        Ok(any)
     }
 
     fn fault(&self, block: u64, found: Result<Stamp, Damage>, over: Option<Stamp>) -> Fault {
@@ -105,6 +104,12 @@ impl Earlier {
             None => Fault::of_unknown(block, self.block_bytes, found),
         }
     }
+}
+
+/// A block in front of that of this stamp that its write should have reached, and that holds what is older.
+fn torn_before<'a>(blocks: impl Iterator<Item = (u64, &'a [u8])>, stamp: &Stamp) -> Option<(u64, &'a [u8])> {
+    let mut reached = blocks.filter(|(block, _)| (stamp.start..stamp.block).contains(block));
+    reached.find(|(_, bytes)| Stamp::read(bytes).is_ok_and(|other| older(&other, stamp)))
 }
 
 fn by(author: Author, stamp: &Stamp) -> bool {

@@ -22,7 +22,7 @@ pub use stamp::{Damage, Stamp};
 pub use state::{LaneState, State};
 
 use crate::workload::{Kind, Range, Step};
-use sledge_reactor::memory::Segments;
+use sledge_reactor::memory::{Segment, Segments};
 
 /// Most places of one lane that verification keeps track of (4 bytes each).
 pub const MAX_PLACES: u64 = 16 << 20;
@@ -128,11 +128,10 @@ impl Verifier {
         }
     }
 
-    /// Fills the memory of a write.
-    pub fn fill(&self, step: &Step, data: &mut Segments) {
-        // Memory is allocated in one piece.
-        let memory = data.iter_mut().next().and_then(|segment| segment.as_mut_slice());
-        let blocks = memory.into_iter().flat_map(|memory| memory.chunks_exact_mut(self.block_bytes as usize));
+    /// Fills the memory of a write, which is whole blocks in each piece.
+    pub fn fill(&self, step: &Step, data: &mut [Segments]) {
+        let pieces = data.iter_mut().flat_map(Segments::iter_mut).filter_map(Segment::as_mut_slice);
+        let blocks = pieces.flat_map(|memory| memory.chunks_exact_mut(self.block_bytes as usize));
         let Author { run, seed } = self.author;
         for (block, bytes) in (step.block..).zip(blocks.take(step.blocks as usize)) {
             let (start, blocks, version) = (step.block, step.blocks, step.version);
@@ -140,22 +139,27 @@ impl Verifier {
         }
     }
 
-    /// Checks what a read brought. True when something was known of it, false when there was nothing to check.
+    /// Checks what a read brought, whole blocks in the one segment of each piece. True when something was known of it, false when
+    /// there was nothing to check.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn check(&self, step: &Step, data: &Segments) -> Result<bool, Fault> {
-        // Memory is allocated in one piece.
-        data.get(0).map_or(Ok(false), |segment| self.check_bytes(step, segment.as_slice()))
+    pub fn check(&self, step: &Step, data: &[Segments]) -> Result<bool, Fault> {
+        self.check_pieces(step, data.iter().filter_map(|data| data.get(0)).map(Segment::as_slice))
     }
 
-    fn check_bytes(&self, step: &Step, memory: &[u8]) -> Result<bool, Fault> {
+    fn check_pieces<'a>(
+        &self,
+        step: &Step,
+        pieces: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Result<bool, Fault> {
+        let blocks = pieces.flat_map(|memory| memory.chunks_exact(self.block_bytes as usize));
+        let blocks = (step.block..).zip(blocks.take(step.blocks as usize));
         if let Some(earlier) = &self.earlier {
-            return earlier.check(step, memory);
+            return earlier.check(blocks);
         }
         let mut any = false;
-        let blocks = memory.chunks_exact(self.block_bytes as usize).take(step.blocks as usize);
-        for (block, bytes) in (step.block..).zip(blocks) {
+        for (block, bytes) in blocks.clone() {
             let expected = self.expected(block);
             if expected == 0 {
                 continue;
@@ -171,7 +175,7 @@ impl Verifier {
                 (stamp.run, stamp.seed, stamp.block, stamp.version) == (run, seed, block, expected)
             };
             if !found.as_ref().is_ok_and(right) {
-                let partly = self.arrived_elsewhere(step, memory, expected);
+                let partly = self.arrived_elsewhere(blocks, expected);
                 return Err(Fault::new(self.author, block, self.block_bytes, expected, found, partly));
             }
         }
@@ -184,9 +188,8 @@ impl Verifier {
     }
 
     /// Whether some block of a read holds version `version` where it ought to.
-    fn arrived_elsewhere(&self, step: &Step, memory: &[u8], version: u32) -> bool {
-        let blocks = memory.chunks_exact(self.block_bytes as usize).take(step.blocks as usize);
-        (step.block..).zip(blocks).any(|(block, bytes)| {
+    fn arrived_elsewhere<'a>(&self, mut blocks: impl Iterator<Item = (u64, &'a [u8])>, version: u32) -> bool {
+        blocks.any(|(block, bytes)| {
             self.expected(block) == version
                 && Stamp::read(bytes).is_ok_and(|stamp| (stamp.block, stamp.version) == (block, version))
         })

@@ -20,6 +20,11 @@ fn written(author: Author, start: u64, blocks: u32, version: u32) -> Vec<u8> {
     bytes
 }
 
+/// The memory of a read whose parts are of three blocks each.
+fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    bytes.chunks(3 * 512)
+}
+
 /// What verification says of `bytes`, when versions 1, 2 were written to blocks 100 to 107 and 3 to 104 to 107.
 fn verdict(bytes: Vec<u8>) -> String {
     let mut verifier = verifier();
@@ -29,7 +34,7 @@ fn verdict(bytes: Vec<u8>) -> String {
         verifier.release(&write, true);
     }
     verifier
-        .check_bytes(&step(Kind::Read, 100, 8), &bytes)
+        .check_pieces(&step(Kind::Read, 100, 8), pieces(&bytes))
         .map_or_else(|fault| fault.to_string(), |_| "fine".into())
 }
 
@@ -118,10 +123,7 @@ fn reading_back_covers_what_is_known() {
 /// What a later run says of bytes from block 100 on, without knowing what was written.
 fn later(bytes: &[u8]) -> String {
     let earlier = Earlier::new(None, 512);
-    let blocks = (bytes.len() / 512) as u32;
-    earlier
-        .check(&step(Kind::Read, 100, blocks), bytes)
-        .map_or_else(|fault| fault.to_string(), |_| "fine".into())
+    earlier.check((100..).zip(bytes.chunks(512))).map_or_else(|fault| fault.to_string(), |_| "fine".into())
 }
 
 // Without it what an earlier run wrote could be damaged unseen, or sound blocks be called damaged.
@@ -170,7 +172,7 @@ fn the_state_of_an_earlier_run_finds_lost_writes() {
     let state = State { author: AUTHOR, block_bytes: 512, grain: 4, lanes: vec![lane] };
     let earlier = Earlier::new(Some(std::sync::Arc::new(state)), 512);
     let say = |bytes: &[u8]| {
-        let checked = earlier.check(&step(Kind::Read, 100, 16), bytes);
+        let checked = earlier.check((100..).zip(bytes.chunks(512)));
         checked.map_or_else(|fault| fault.to_string(), |any| any.to_string())
     };
     let unknown = vec![0xa5; 4 * 512];
@@ -209,14 +211,14 @@ fn zeroes_that_were_written_are_expected() {
         verifier.release(&io, true);
     }
     let read = step(Kind::Read, 100, 4);
-    assert_eq!(verifier.check_bytes(&read, &[0; 2048]), Ok(true));
-    let old = verifier.check_bytes(&read, &written(AUTHOR, 100, 4, 1)).unwrap_err().to_string();
+    assert_eq!(verifier.check_pieces(&read, pieces(&[0; 2048])), Ok(true));
+    let old = verifier.check_pieces(&read, pieces(&written(AUTHOR, 100, 4, 1))).unwrap_err().to_string();
     assert!(old.starts_with("stale: block 100 (byte 51200) holds version 1, zeroes were written"), "{old}");
     let mut trim = step(Kind::Trim, 100, 4);
     assert!(verifier.claim(&mut trim));
     verifier.release(&trim, true);
     assert_eq!(
-        verifier.check_bytes(&read, &[9; 2048]),
+        verifier.check_pieces(&read, pieces(&[9; 2048])),
         Ok(false),
         "of what was deallocated nothing is known"
     );
