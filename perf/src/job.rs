@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::trace::Trace;
+
 mod steady_state;
+mod walk;
 mod zones;
 
 pub use steady_state::{SteadyRate, SteadyState};
+pub use walk::{Walk, ZoneWalk};
 pub use zones::Zones;
 
 /// Time of a job that ends with what it does alone.
@@ -36,6 +40,12 @@ pub struct Job {
     pub read_sizes: SizeSplit,
     /// Bytes of writes.
     pub write_sizes: SizeSplit,
+    /// Holes, runs and zones.
+    pub walk: Walk,
+    /// A trace whose I/Os are replayed, in place of a load of its own.
+    pub trace: Option<Trace>,
+    /// Where the I/Os that are sent are written to: one file for the first lane, others beside it.
+    pub record: Option<PathBuf>,
     /// Where random I/O goes.
     pub distribution: Distribution,
     /// Out of a hundred I/Os of a random mode, so many go to random places; the others go on behind one another.
@@ -110,6 +120,9 @@ impl Job {
             zeroes_percent: 0,
             read_sizes: SizeSplit::one(4096),
             write_sizes: SizeSplit::one(4096),
+            walk: Walk::default(),
+            trace: None,
+            record: None,
             distribution: Distribution::Uniform,
             random_percent: 100,
             align: None,
@@ -233,6 +246,7 @@ pub enum Mode {
     /// Random writes.
     Randwrite,
     /// Sequential reads and writes.
+    #[value(alias = "readwrite")]
     Rw,
     /// Random reads and writes.
     Randrw,

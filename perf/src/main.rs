@@ -17,6 +17,8 @@ mod results;
 mod run_options;
 mod target;
 mod target_name;
+mod trace;
+mod trace_options;
 mod verify;
 mod workload;
 

@@ -2,12 +2,14 @@
 
 use crate::arguments::{parse_cores, parse_nqn, parse_seconds, parse_size};
 use crate::job::{
-    Arrivals, Distribution, Job, Mode, NO_LIMIT, NvmeTcp, SizeSplit, SteadyState, Target, Zones,
-    parse_percentiles,
+    Arrivals, Distribution, Job, Mode, NO_LIMIT, NvmeTcp, SizeSplit, SteadyState, Target, Walk, ZoneWalk,
+    Zones, parse_percentiles,
 };
 use crate::job_file::{self, Defaults, Stage};
 use crate::report::Format;
-use clap::Args;
+use crate::trace::Trace;
+use crate::trace_options::TraceArguments;
+use clap::{Args, ValueEnum};
 use sledge_nvme::fabrics::Nqn;
 use sledge_reactor::options::CoreList;
 use std::net::IpAddr;
@@ -20,7 +22,7 @@ pub struct RunArguments {
     /// A fio job file. What it says of the load stands in place of options; a target given here stands in place of
     /// its filenames.
     #[arg(value_name = "FILE.fio", conflicts_with_all = [
-        "rw", "rwmix", "trims", "zeroes", "bs", "bssplit", "distribution", "percentage_random", "blockalign", "iodepth",
+        "read_iolog", "write_iolog", "rw", "identical", "zonesize", "rwmix", "trims", "zeroes", "bs", "bssplit", "distribution", "percentage_random", "blockalign", "iodepth",
         "queues", "time", "ramp", "steady", "offset", "size", "io_bytes", "number_ios", "rate", "arrivals",
         "think_time", "fua", "flush_every", "buffered", "verify", "verify_only", "no_read_back", "verify_state",
     ])]
@@ -44,9 +46,23 @@ pub struct RunArguments {
     /// Namespace.
     #[arg(long, default_value_t = 1)]
     pub nsid: u32,
-    /// Which I/O. Writes destroy what is on the target.
-    #[arg(long, value_enum, default_value = "randread")]
-    pub rw: Mode,
+    /// Which I/O: read, write, rw, randread, randwrite, randrw, trim, randtrim, trimwrite, randtrimwrite. Writes destroy
+    /// what is on the target. As in fio, read:64k leaves 64 KiB out after each I/O, read:-8k goes backwards, and
+    /// randread:8 draws a place for each run of 8 I/Os.
+    #[arg(long, value_parser = parse_pattern, default_value = "randread", allow_hyphen_values = true)]
+    pub rw: Pattern,
+    /// The I/Os of a run (randread:8) go to one place, rather than on behind one another.
+    #[arg(long)]
+    pub identical: bool,
+    /// Go from zone to zone, and on to the next one when so many bytes have been moved in one.
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub zonesize: Option<u64>,
+    /// Bytes of a zone. [default: the zonesize]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, requires = "zonesize")]
+    pub zonerange: Option<u64>,
+    /// Bytes between zones. [default: 0]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, requires = "zonesize")]
+    pub zoneskip: Option<u64>,
     /// Percentage of reads in rw and randrw.
     #[arg(long, default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub rwmix: u8,
@@ -56,6 +72,9 @@ pub struct RunArguments {
     /// Out of a hundred I/Os that don't read, so many are Write Zeroes, which moves no data.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub zeroes: u8,
+    /// A trace, instead of a load, or of a load.
+    #[command(flatten)]
+    pub trace: TraceArguments,
     /// Bytes of one I/O; k and m are 1024 and 1024 * 1024. Two sizes with a comma between are those of reads and of
     /// writes.
     #[arg(long, default_value = "4k", value_parser = parse_two_sizes)]
@@ -83,9 +102,9 @@ pub struct RunArguments {
     /// Queue pairs on each core.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub queues: u16,
-    /// Seconds to measure.
-    #[arg(long, default_value_t = 10.0, value_parser = parse_seconds)]
-    pub time: f64,
+    /// Seconds to measure. [default: 10; of a trace all of it]
+    #[arg(long, value_parser = parse_seconds)]
+    pub time: Option<f64>,
     /// Seconds of load before measuring.
     #[arg(long, default_value_t = 0.0, value_parser = parse_seconds)]
     pub ramp: f64,
@@ -202,6 +221,13 @@ pub enum Amount {
     Percent(u8),
 }
 
+/// Which I/O, with its holes or runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    mode: Mode,
+    walk: Walk,
+}
+
 /// Sizes of reads and of writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Splits(pub SizeSplit, pub SizeSplit);
@@ -229,7 +255,18 @@ impl RunArguments {
         if self.verify_state.is_some() && !self.verify && !self.verify_only {
             return Err("--verify-state goes with --verify or --verify-only".into());
         }
-        let Some(path) = &self.job_file else { return Ok((vec![Stage::new(self.jobs())], Vec::new())) };
+        if self.trace.write_iolog.is_some() && targets.len() > 1 {
+            return Err("one --write-iolog is of one target; give each target a run of its own".into());
+        }
+        let Some(path) = &self.job_file else {
+            let mut jobs = self.jobs();
+            // The target is said: it stands for every file of the trace.
+            if let Some(rules) = self.trace.rules(true) {
+                let trace = Trace::of(rules).map_err(|error| error.to_string())?;
+                jobs = jobs.into_iter().map(|job| trace.clone().instead_of_load(job)).collect();
+            }
+            return Ok((vec![Stage::new(jobs)], Vec::new()));
+        };
         if targets.len() > 1 {
             return Err("a job file takes one target of the command line, in place of its filenames".into());
         }
@@ -270,7 +307,7 @@ impl RunArguments {
     pub fn jobs(&self) -> Vec<Job> {
         let targets = self.targets();
         let several = targets.len() > 1;
-        let kind = if self.verify_only { "verify" } else { self.rw.name() };
+        let kind = if self.verify_only { "verify" } else { self.rw.mode.name() };
         let name = |index: usize| if several { format!("{kind}-{}", index + 1) } else { kind.to_owned() };
         targets.into_iter().enumerate().map(|(index, target)| self.job(name(index), target)).collect()
     }
@@ -289,6 +326,15 @@ impl RunArguments {
             Target::Pcie(_) => {}
             Target::File { direct, .. } => *direct &= !self.buffered,
         }
+    }
+
+    fn walk(&self) -> Walk {
+        let zones = self.zonesize.map(|size| ZoneWalk {
+            size,
+            range: self.zonerange.unwrap_or(size),
+            skip: self.zoneskip.unwrap_or(0),
+        });
+        Walk { again: self.identical, zones, ..self.rw.walk }
     }
 
     fn job(&self, name: String, mut target: Target) -> Job {
@@ -313,7 +359,8 @@ impl RunArguments {
         };
         let job = Job {
             name,
-            mode: self.rw,
+            mode: self.rw.mode,
+            walk: self.walk(),
             read_percent: self.rwmix,
             trim_percent: self.trims,
             zeroes_percent: self.zeroes,
@@ -329,7 +376,11 @@ impl RunArguments {
             size,
             percentages: (offset_percent, size_percent),
             ramp: Duration::from_secs_f64(self.ramp),
-            time: Duration::from_secs_f64(self.time),
+            time: match (self.time, &self.trace.read_iolog) {
+                (None, Some(_)) => NO_LIMIT,
+                (time, _) => Duration::from_secs_f64(time.unwrap_or(10.0)),
+            },
+            record: self.trace.write_iolog.clone(),
             io_bytes: self.io_bytes,
             io_count: self.number_ios,
             rate_iops: self.rate,
@@ -350,8 +401,19 @@ impl RunArguments {
             return job;
         }
         // Once through everything, however long that takes.
-        Job { mode: Mode::Read, verify: true, passes: Some(1), time: NO_LIMIT, ..job }
+        Job { mode: Mode::Read, walk: Walk::default(), verify: true, passes: Some(1), time: NO_LIMIT, ..job }
     }
+}
+
+/// Reads a mode, and what follows it.
+fn parse_pattern(text: &str) -> Result<Pattern, String> {
+    let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
+    let mode = Mode::from_str(name, true).map_err(|_| {
+        let names = Mode::value_variants().iter().map(|mode| mode.name()).collect::<Vec<_>>();
+        format!("{name:?} is none of {}", names.join(", "))
+    })?;
+    let walk = rest.map(|rest| Walk::parse(rest, mode.is_random(), parse_size)).transpose()?;
+    Ok(Pattern { mode, walk: walk.unwrap_or_default() })
 }
 
 fn parse_block(text: &str) -> Result<u32, String> {
@@ -467,6 +529,12 @@ mod tests {
         assert_eq!(file.target, Target::File { path: "/dev/nvme0n1".into(), direct: false });
         assert_eq!((file.distribution, file.rate_iops), (Distribution::Zipf(0.9), Some(1000.0)));
         assert_eq!(file.read_sizes, SizeSplit(vec![(4096, 60), (65_536, 40)]));
+        let walk = |line: &str| jobs(&format!("--target /a {line}")).unwrap()[0].walk;
+        assert_eq!(walk("--rw readwrite:-8k"), Walk { stride: -8192, ..Walk::default() });
+        assert_eq!(walk("--rw randread:8 --identical"), Walk { run: 8, again: true, ..Walk::default() });
+        let zones = ZoneWalk { size: 65_536, range: 1 << 20, skip: 512 };
+        assert_eq!(walk("--rw write --zonesize 64k --zonerange 1m --zoneskip 512").zones, Some(zones));
+        assert_eq!(walk("--zonesize 64k").zones, Some(ZoneWalk { range: 65_536, skip: 0, ..zones }));
         let Target::NvmeTcp(remote) = remote.target else { panic!("not remote") };
         assert!(remote.data_digest && !remote.header_digest);
     }
@@ -482,6 +550,11 @@ mod tests {
             "--target /a --bssplit 4k/60:8k/50",
             "--target /a --rate 5 --think-time 1",
             "--target /a --distribution normal",
+            "--target /a --rw randread:0",
+            "--target /a --rw randread:4k",
+            "--target /a --rw read:4x",
+            "--target /a --rw sequential",
+            "--target /a --zonerange 4k",
         ] {
             assert!(jobs(line).is_err(), "{line}");
         }

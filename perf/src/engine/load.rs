@@ -149,10 +149,11 @@ impl Load {
             let lane = &self.lanes[index];
             outstanding += lane.outstanding();
             keep_polling |= lane.link.needs_polling();
-            if !lane.idle.is_empty()
-                && let Some(next) = lane.pace.wake_at()
-            {
-                wake_at = Some(wake_at.map_or(next, |earliest| earliest.min(next)));
+            if !lane.idle.is_empty() {
+                match lane.pace.wake_at() {
+                    Some(next) => wake_at = Some(wake_at.map_or(next, |earliest| earliest.min(next))),
+                    None => self.look_for_end(index),
+                }
             }
         }
         let over = matches!(self.stage, Stage::Drain | Stage::ReadBack) || is_over(&self.budget);
@@ -167,6 +168,30 @@ impl Load {
             (0, false) => Turn::Idle,
             (0, true) => Turn::KeepPolling,
             (work, _) => Turn::Worked(work),
+        }
+    }
+
+    /// Ends the load when the trace of a lane has ended.
+    #[cold]
+    #[inline(never)]
+    fn look_for_end(&mut self, index: usize) {
+        let Some(failure) = self.lanes[index].pace.end() else { return };
+        self.budget = Some(Budget { bytes: 0, ios: 0 });
+        if let Some(failure) = failure
+            && self.first_error.is_none()
+        {
+            self.errors += 1;
+            self.first_error = Some(failure);
+        }
+    }
+
+    /// What a lane sent is written, as far as it is asked for.
+    pub fn end_records(&mut self) {
+        for lane in &mut self.lanes {
+            if let Err(error) = lane.link.end_record() {
+                self.errors += 1;
+                self.first_error.get_or_insert(error);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use super::RunError;
 use crate::job::{Distribution, Job};
 use crate::target::{Attached, Parts};
+use crate::trace::Trace;
 use crate::verify::{Author, Earlier, LaneState, MAX_PLACES, State, Verifier};
 use crate::workload::Range;
 use std::sync::Arc;
@@ -99,6 +100,8 @@ pub fn check(job: &Job) -> Result<(), RunError> {
             "a rate has to be above zero".to_owned()
         } else if job.rate_iops.is_some() && !job.think_time.is_zero() {
             "a rate leaves no time for thinking: use one of both".to_owned()
+        } else if let Some(says) = contradiction(job, lanes) {
+            says
         } else if job.flush_every == Some(0) {
             "a flush after zero writes".to_owned()
         } else if job.io_count == Some(0) {
@@ -182,6 +185,9 @@ impl Plan {
             let text = format!("the offset {} is not a multiple of the block size {block_bytes}", job.offset);
             return Err(problem(job, text));
         }
+        if let Some(says) = job.trace.as_ref().and_then(|trace| misplaced(trace, &attached)) {
+            return Err(problem(job, says));
+        }
         let there = attached.geometry.bytes().saturating_sub(job.offset);
         let bytes = job.size.map_or(there, |size| size.min(there));
         let first = job.offset / u64::from(block_bytes);
@@ -202,6 +208,9 @@ impl Plan {
         let least = u64::from(largest) * if is_tracked { u64::from(job.depth) } else { 1 };
         if of_lane < least {
             return Err(problem(job, format!("{bytes} bytes are too few for {lanes} queues of this load")));
+        }
+        if let Some(says) = misfit(job, block_bytes, of_lane, largest) {
+            return Err(problem(job, says));
         }
         let mut job = job.clone();
         let used = own_blocks.map_or(whole.blocks, |own| own * lanes);
@@ -224,7 +233,7 @@ impl Plan {
         };
         let buffer_bytes = buffer_bytes(&job);
         // Reading back joins what was written apart.
-        let resizes = buffer_bytes > 0 && (smallest != largest || is_tracked);
+        let resizes = buffer_bytes > 0 && (smallest != largest || is_tracked || job.trace.is_some());
         let parts = parts(&job, &attached);
         Ok(Self { job, attached, buffer_bytes, parts, resizes, grain, earlier, whole, own_blocks })
     }
@@ -282,6 +291,64 @@ fn settle(job: &Job, bytes: u64) -> Job {
     }
     job.size = size.map(|percent| part(u64::from(percent))).or(job.size);
     job
+}
+
+/// What of a trace does not fit its target.
+fn misplaced(trace: &Trace, attached: &Attached) -> Option<String> {
+    let path = trace.rules.path.display();
+    let (block_bytes, bytes) = (attached.geometry.block_bytes, attached.geometry.bytes());
+    let unaligned = trace.summary.unaligned[usize::from(block_bytes > 512)];
+    if let Some(line) = unaligned {
+        return Some(format!(
+            "{path}:{line}: offset or length is not a multiple of the block size {block_bytes}; replay_align moves \
+             offsets, lengths stay"
+        ));
+    }
+    let (end, line) = trace.summary.end;
+    (end > bytes).then(|| {
+        format!("{path}:{line}: this I/O ends at byte {end}, behind the end of the target at {bytes}")
+    })
+}
+
+/// What a trace does not go together with.
+fn contradiction(job: &Job, lanes: usize) -> Option<String> {
+    if job.record.is_some() && job.zeroes_percent > 0 {
+        return Some("an iolog can't tell writes of zeroes from writes".to_owned());
+    }
+    job.trace.as_ref()?;
+    let all = [
+        (lanes != 1, "more than one queue: give each queue a job"),
+        (job.verify, "verification: what its writes hold is not known"),
+        (job.rate_iops.is_some() || !job.think_time.is_zero(), "a rate or pauses: it has times of its own"),
+        (job.offset > 0 || job.size.is_some() || job.percentages != (0, None), "an offset or a size"),
+        (!job.ramp.is_zero(), "a ramp"),
+        (job.trim_percent > 0 || job.zeroes_percent > 0 || job.flush_every.is_some(), "a mix of its own"),
+        (!job.walk.is_plain(), "holes, runs or zones"),
+    ];
+    let found = all.iter().find(|(is_so, _)| *is_so)?;
+    Some(format!("a trace does not go together with {}", found.1))
+}
+
+/// What is wrong with the holes and zones of a job whose lanes have `blocks` blocks each.
+fn misfit(job: &Job, block_bytes: u32, blocks: u64, largest: u32) -> Option<String> {
+    let block = u64::from(block_bytes);
+    let stride = job.walk.stride.unsigned_abs();
+    if !stride.is_multiple_of(block) {
+        return Some(format!("a stride of {stride} is not a multiple of the block size {block}"));
+    }
+    if stride / block >= blocks {
+        return Some(format!(
+            "a stride of {stride} leads over all of the {} bytes of a queue",
+            blocks * block
+        ));
+    }
+    let zones = job.walk.zones?;
+    let all = [("size", zones.size), ("range", zones.range), ("skip", zones.skip)];
+    if let Some((name, bytes)) = all.iter().find(|(_, bytes)| !bytes.is_multiple_of(block)) {
+        return Some(format!("a zone{name} of {bytes} is not a multiple of the block size {block}"));
+    }
+    (zones.range < u64::from(largest) * block)
+        .then(|| format!("a zonerange of {} is less than an I/O", zones.range))
 }
 
 fn common_divisor(mut one: u32, mut other: u32) -> u32 {

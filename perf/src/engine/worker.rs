@@ -6,6 +6,7 @@ use super::load::{Budget, Load, LoadPoller, Stage};
 use super::meter::Counts;
 use super::plan::Plan;
 use super::{Barrier, JobShared, RunError, cpu};
+use crate::trace::{Recorder, Replay};
 use crate::verify::{LaneState, Verifier};
 use crate::workload::pace::Pace;
 use crate::workload::{Kind, Step, Workload};
@@ -16,6 +17,7 @@ use sledge_reactor::poller::register_poller;
 use sledge_reactor::task::spawn_local;
 use sledge_reactor::time::{Instant, now, precise_now, sleep, sleep_until};
 use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -107,6 +109,7 @@ pub async fn work(task: Task, shared: Arc<JobShared>, barrier: &Barrier) -> Resu
         shared.all_over.store(true, Ordering::Relaxed);
     }
     let backlog = run.drain(from + elapsed).await;
+    run.load.borrow_mut().end_records();
     if job.verify && job.read_back && run.load.borrow().errors == 0 {
         run.live().set_phase(task.seat, Phase::ReadingBack);
         run.load.borrow_mut().enter(Stage::ReadBack);
@@ -165,15 +168,31 @@ async fn open(task: &Task, index: usize) -> Result<Lane, RunError> {
         let memory = (0..places).map(|place| memory(place, part_bytes)).collect::<Result<_, RunError>>()?;
         link = link.split(parts, shift, depth, memory);
     }
+    if let Some(path) = &job.record {
+        let path = beside(path, index);
+        let recorder = Recorder::begin(&path, &job.target.to_string(), shift).map_err(RunError::Options)?;
+        link = link.recorded(recorder);
+    }
+    let replay = job.trace.as_ref().map(|trace| Replay::open(&trace.rules)).transpose();
+    let replay = replay.map_err(|error| RunError::Options(error.to_string()))?;
     let verifier = task.plan.verifier(task.run, range);
     let seed = job.seed.wrapping_add((index as u64) << 32);
     let step = Step { kind: Kind::Read, block: 0, blocks: 0, version: 0 };
     let is_partly_without_data = job.trim_percent > 0 || job.zeroes_percent > 0 || job.mode.trims_first();
+    let is_partly_without_data = is_partly_without_data || replay.is_some();
     let aside = if job.flush_every.is_some() || is_partly_without_data { depth } else { 0 };
+    let workload = match &replay {
+        Some(replay) => Workload::of_trace(replay, shift),
+        None => Workload::new(job, range, block_bytes, seed, job.seed),
+    };
+    let pace = match replay {
+        Some(replay) => Pace::Trace(replay),
+        None => Pace::new(job, index, job.cores.len() * usize::from(job.lanes)),
+    };
     Ok(Lane {
         link,
-        workload: Workload::new(job, range, block_bytes, seed, job.seed),
-        pace: Pace::new(job, index, job.cores.len() * usize::from(job.lanes)),
+        workload,
+        pace,
         verifier,
         places: vec![Due { step, since: now() }; depth],
         idle,
@@ -184,6 +203,16 @@ async fn open(task: &Task, index: usize) -> Result<Lane, RunError> {
         shift,
         held: None,
     })
+}
+
+/// The file for what a lane sends: the one that was asked for, or one beside it.
+fn beside(path: &Path, index: usize) -> PathBuf {
+    if index == 0 {
+        return path.to_owned();
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{index}"));
+    name.into()
 }
 
 /// Content that doesn't compress, and touches every page before it counts.

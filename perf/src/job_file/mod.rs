@@ -7,6 +7,7 @@
 //!
 //! `run` calls it with what the command line says besides.
 
+mod ignored;
 mod layout;
 mod options;
 mod plan;

@@ -3,145 +3,18 @@
 //! Invariant: an option that is not named here is an error. [`IGNORED`] holds those that have no meaning here and
 //! change neither which I/O is made nor when it ends.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ignored::IGNORED;
 use super::refused;
 use super::syntax::Setting;
 use super::values::{self, Amount, ByDirection, Parsed, Units};
-use crate::job::{Arrivals, Distribution, Mode, SizeSplit, SteadyState, Zones, parse_percentiles};
-
-/// Accepted, and named in a warning: how fio goes about its work, what it logs, hints to the kernel.
-pub const IGNORED: &[&str] = &[
-    "allow_file_create",
-    "allow_mounted_write",
-    "allrandrepeat",
-    "block_error_percentiles",
-    "buffer_compress_chunk",
-    "buffer_compress_percentage",
-    "buffer_pattern",
-    "bwavgtime",
-    "cgroup",
-    "cgroup_nodelete",
-    "cgroup_weight",
-    "clat_percentiles",
-    "clocksource",
-    "cmd_type",
-    "cmdprio",
-    "cmdprio_bssplit",
-    "cmdprio_class",
-    "cmdprio_percentage",
-    "continue_on_error",
-    "cpus_allowed_policy",
-    "create_fsync",
-    "create_on_open",
-    "create_serialize",
-    "dedupe_global",
-    "dedupe_mode",
-    "dedupe_percentage",
-    "dedupe_working_set_percentage",
-    "disable_bw",
-    "disable_bw_measurement",
-    "disable_clat",
-    "disable_lat",
-    "disable_slat",
-    "disk_util",
-    "end_fsync",
-    "error_dump",
-    "exitall_on_error",
-    "experimental_verify",
-    "fadvise_hint",
-    "fallocate",
-    "file_service_type",
-    "fixedbufs",
-    "force_async",
-    "fsync_on_close",
-    "gtod_cpu",
-    "gtod_reduce",
-    "hipri",
-    "hugepage-size",
-    "invalidate",
-    "io_submit_mode",
-    "iodepth_batch",
-    "iodepth_batch_complete",
-    "iodepth_batch_complete_max",
-    "iodepth_batch_complete_min",
-    "iodepth_batch_submit",
-    "iodepth_low",
-    "iomem",
-    "iomem_align",
-    "iopsavgtime",
-    "ioscheduler",
-    "lat_percentiles",
-    "lockfile",
-    "lockmem",
-    "log_alternate_epoch",
-    "log_alternate_epoch_clock_id",
-    "log_avg_msec",
-    "log_compression",
-    "log_compression_cpus",
-    "log_entries",
-    "log_hist_coarseness",
-    "log_hist_msec",
-    "log_max_value",
-    "log_offset",
-    "log_prio",
-    "log_store_compressed",
-    "log_unix_epoch",
-    "mem",
-    "mem_align",
-    "nice",
-    "nonvectored",
-    "norandommap",
-    "nowait",
-    "numa_cpu_nodes",
-    "numa_mem_policy",
-    "opendir",
-    "openfiles",
-    "overwrite",
-    "per_job_logs",
-    "pre_read",
-    "prio",
-    "prioclass",
-    "random_generator",
-    "rate_cycle",
-    "rate_ignore_thinktime",
-    "refill_buffers",
-    "registerfiles",
-    "rw_sequencer",
-    "scramble_buffers",
-    "serialize_overlap",
-    "significant_figures",
-    "slat_percentiles",
-    "softrandommap",
-    "sqthread_poll",
-    "sqthread_poll_cpu",
-    "thinktime_spin",
-    "thread",
-    "threads",
-    "uncached",
-    "unified_rw_reporting",
-    "unique_filename",
-    "unit_base",
-    "unlink",
-    "unlink_each_loop",
-    "userspace_reap",
-    "verify_async",
-    "verify_async_cpus",
-    "verify_backlog",
-    "verify_backlog_batch",
-    "verify_dump",
-    "verify_fatal",
-    "verify_interval",
-    "verify_offset",
-    "verify_pattern",
-    "write_barrier",
-    "write_bw_log",
-    "write_hint",
-    "write_hist_log",
-    "write_iops_log",
-    "write_lat_log",
-    "zero_buffers",
-];
+use crate::job::{
+    Arrivals, Distribution, Mode, SizeSplit, SteadyState, Walk, ZoneWalk, Zones, parse_percentiles,
+};
+use crate::trace::Rules;
+use crate::trace_options::power;
 
 /// Engines with which fio keeps `iodepth` I/Os outstanding; the I/O itself is made by this program in any case.
 const DEEP_ENGINES: &[&str] =
@@ -178,6 +51,10 @@ pub struct Draft {
     pub mode: Mode,
     pub read_percent: u8,
     pub sizes: ByDirection<SizeSplit>,
+    pub walk: Walk,
+    pub again: bool,
+    pub zones: DraftZones,
+    pub trace: DraftTrace,
     pub distribution: Distribution,
     pub depth: u16,
     pub is_flat: bool,
@@ -231,6 +108,10 @@ impl Default for Draft {
             mode: Mode::Read,
             read_percent: 50,
             sizes: [None, None, None],
+            walk: Walk::default(),
+            again: false,
+            zones: DraftZones::default(),
+            trace: DraftTrace::default(),
             distribution: Distribution::Uniform,
             depth: 1,
             is_flat: false,
@@ -278,6 +159,73 @@ impl Default for Draft {
     }
 }
 
+/// A trace to replay and one to write, as far as they are known.
+#[derive(Clone, Debug, Default)]
+pub struct DraftTrace {
+    /// Files with colons between, one for each copy of the job.
+    pub read: Option<String>,
+    pub write: Option<PathBuf>,
+    pub redirect: Option<String>,
+    pub no_stall: bool,
+    pub time_scale: Option<u32>,
+    pub scale: Option<u64>,
+    pub align: u64,
+    pub skip: [bool; 4],
+}
+
+impl DraftTrace {
+    /// What a copy of the job replays, if it does; `is_redirected` when its target is said elsewhere.
+    pub fn rules(&self, copy: u16, is_redirected: bool) -> Option<Rules> {
+        let files: Vec<&str> = self.read.as_deref()?.split(':').collect();
+        let path = files[usize::from(copy) % files.len()].into();
+        Some(Rules {
+            is_redirected: is_redirected || self.redirect.is_some(),
+            no_stall: self.no_stall,
+            time_scale: self.time_scale.unwrap_or(100),
+            scale: self.scale.unwrap_or(1),
+            align: self.align,
+            skip: self.skip,
+            ..Rules::new(path)
+        })
+    }
+
+    /// Where a copy of the job writes what it sends.
+    pub fn record(&self, copy: u16) -> Option<PathBuf> {
+        let mut name = self.write.clone()?.into_os_string();
+        if copy > 0 {
+            name.push(format!(".{copy}"));
+        }
+        Some(name.into())
+    }
+}
+
+/// Zones as far as they are known; 0 is fio's own value.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DraftZones {
+    pub is_strided: Option<bool>,
+    pub size: u64,
+    pub range: u64,
+    pub skip: u64,
+}
+
+impl DraftZones {
+    /// The zones of a job; none where it has none.
+    ///
+    /// # Errors
+    /// What fio refuses, too.
+    pub fn walk(&self) -> Parsed<Option<ZoneWalk>> {
+        match (self.is_strided, self.size) {
+            (Some(true), 0) => Err("zonemode=strided needs a zonesize".into()),
+            (Some(true), size) => {
+                let range = if self.range > 0 { self.range } else { size };
+                Ok(Some(ZoneWalk { size, range, skip: self.skip }))
+            }
+            (_, size) if size > 0 => Err("a zonesize needs zonemode=strided".into()),
+            _ => Ok(None),
+        }
+    }
+}
+
 /// What became of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -300,13 +248,25 @@ impl Draft {
             // The comment of a section, and what is the only value there is here.
             "description" => {}
             "nrfiles" | "nr_files" | "thinktime_blocks" => only(text?, &["1"])?,
-            "zonemode" => only(text?, &["none"])?,
+            "zonemode" => self.zones.is_strided = Some(zone_mode(text?)?),
+            "zonesize" => self.zones.size = units.whole(text?)?,
+            "zonerange" => self.zones.range = units.whole(text?)?,
+            "zoneskip" => self.zones.skip = units.whole(text?)?,
+            "read_iolog" => self.trace.read = Some(text?.to_owned()),
+            "write_iolog" => self.trace.write = Some(PathBuf::from(text?)),
+            "replay_redirect" => self.trace.redirect = Some(text?.to_owned()),
+            "replay_no_stall" => self.trace.no_stall = values::switch(value)?,
+            "replay_time_scale" => self.trace.time_scale = Some(units.positive(text?)?),
+            "replay_scale" => self.trace.scale = Some(units.positive(text?)?),
+            "replay_align" => self.trace.align = text.and_then(|text| power(units.positive(text)?, text))?,
+            "replay_skip" => self.trace.skip = Rules::parse_skip(text?)?,
+            "rw_sequencer" => self.again = sequencer(text?)?,
             "exit_what" => only(text?, &["group", "stonewall"])?,
             // It was looked for before.
             "kb_base" => {}
             "rate_process" => self.arrivals = arrivals(text?)?,
             "name" => self.name = Some(text?.to_owned()),
-            "rw" | "readwrite" => self.mode = mode(text?)?,
+            "rw" | "readwrite" => (self.mode, self.walk) = pattern(text?, units)?,
             "rwmixread" => self.read_percent = percent(text?)?,
             "rwmixwrite" => self.read_percent = 100 - percent(text?)?,
             "bs" | "blocksize" => {
@@ -405,6 +365,30 @@ fn size(amount: Amount) -> Parsed<(Option<u64>, Option<u8>)> {
     }
 }
 
+/// A mode, and behind a colon bytes between I/Os, or I/Os for each random place.
+fn pattern(text: &str, units: Units) -> Parsed<(Mode, Walk)> {
+    let (name, rest) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
+    let mode = mode(name.trim())?;
+    let walk = rest.map(|rest| Walk::parse(rest.trim(), mode.is_random(), |text| units.size(text)));
+    Ok((mode, walk.transpose()?.unwrap_or_default()))
+}
+
+fn zone_mode(text: &str) -> Parsed<bool> {
+    match text {
+        "none" => Ok(false),
+        "strided" => Ok(true),
+        _ => Err(format!("{text:?} can't be done here, only none and strided")),
+    }
+}
+
+fn sequencer(text: &str) -> Parsed<bool> {
+    match text {
+        "sequential" => Ok(false),
+        "identical" => Ok(true),
+        _ => Err(format!("{text:?} is neither sequential nor identical")),
+    }
+}
+
 fn mode(text: &str) -> Parsed<Mode> {
     Ok(match text {
         "read" => Mode::Read,
@@ -417,7 +401,6 @@ fn mode(text: &str) -> Parsed<Mode> {
         "randtrim" => Mode::Randtrim,
         "trimwrite" => Mode::Trimwrite,
         "randtrimwrite" => Mode::Randtrimwrite,
-        _ if text.contains(':') => return Err(format!("{text:?}: strides and runs can't be done here")),
         _ => {
             return Err(format!(
                 "{text:?} is none of read, write, randread, randwrite, rw, randrw, trim, randtrim, trimwrite, \

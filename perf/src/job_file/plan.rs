@@ -8,8 +8,9 @@ use super::options::{Draft, Taken};
 use super::syntax::{Section, Setting};
 use super::values::{Parsed, Units};
 use super::{Defaults, JobFile, JobFileError, Stage};
-use crate::job::{Job, Mode, NO_LIMIT, SizeSplit, SteadyState, Target};
+use crate::job::{Job, Mode, NO_LIMIT, SizeSplit, SteadyState, Target, Walk};
 use crate::target_name::is_address;
+use crate::trace::Trace;
 
 /// Makes jobs of the sections of a file.
 pub fn plan(path: &Path, sections: &[Section], defaults: &Defaults) -> Result<JobFile, JobFileError> {
@@ -92,9 +93,12 @@ impl Planner<'_> {
     }
 
     fn job(&mut self, name: &str, draft: &Draft, copy: u16) -> Parsed<Job> {
-        let target = match &self.defaults.target {
-            Some(target) => target.clone(),
-            None => target(name, draft, copy)?,
+        let trace = draft.trace.rules(copy, self.defaults.target.is_some()).map(Trace::of).transpose();
+        let trace = trace.map_err(|error| error.to_string())?;
+        let target = match (&self.defaults.target, &trace) {
+            (Some(target), _) => target.clone(),
+            (None, Some(trace)) => target_of_trace(name, draft, trace)?,
+            (None, None) => target(name, draft, copy)?,
         };
         let [read_sizes, write_sizes] = sizes(draft);
         let offset = u64::from(copy)
@@ -142,6 +146,8 @@ impl Planner<'_> {
             align: draft.one_of(draft.align, "blockalign")?,
             read_sizes,
             write_sizes,
+            record: draft.trace.record(copy),
+            walk: Walk { again: draft.again, zones: draft.zones.walk()?, ..draft.walk },
             distribution: draft.distribution,
             depth: draft.depth,
             lanes: 1,
@@ -176,6 +182,14 @@ impl Planner<'_> {
             busy: self.defaults.busy,
             ..Job::new(Target::File { path: PathBuf::new(), direct: false })
         };
+        let job = match trace {
+            Some(_) if draft.verify_only || draft.loops > 1 => {
+                return Err("a trace is replayed once, and does not verify".into());
+            }
+            // Its files say how large they are; the job ends with the trace.
+            Some(trace) => trace.instead_of_load(Job { size: None, io_bytes: draft.io_size, ..job }),
+            None => job,
+        };
         if !draft.verify_only {
             return Ok(job);
         }
@@ -186,6 +200,7 @@ impl Planner<'_> {
         let (write_sizes, passes) = (job.write_sizes.clone(), Some(1));
         Ok(Job {
             mode: Mode::Read,
+            walk: Walk::default(),
             read_percent: 100,
             read_sizes: write_sizes,
             io_bytes: None,
@@ -333,6 +348,20 @@ fn target(name: &str, draft: &Draft, copy: u16) -> Parsed<Target> {
         _ => path,
     };
     Ok(Target::File { path, direct: draft.direct })
+}
+
+/// What a trace is replayed on: what the job says, or the file that the trace names.
+fn target_of_trace(name: &str, draft: &Draft, trace: &Trace) -> Parsed<Target> {
+    let said = draft.trace.redirect.clone().or_else(|| draft.filename.clone());
+    let file = said.or_else(|| trace.summary.file.as_ref().map(|file| file.replace(':', "\\:")));
+    // A name that is no address is a path, in which colons are marked.
+    let file = match &trace.summary.file {
+        Some(own) if is_address(own) && file.as_deref() == Some(&own.replace(':', "\\:")) => {
+            Some(own.clone())
+        }
+        _ => file,
+    };
+    target(name, &Draft { filename: file, ..draft.clone() }, 0)
 }
 
 /// A path, in which a colon is written `\:`.

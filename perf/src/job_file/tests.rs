@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Defaults, JobFile, lay_out, read};
-use crate::job::{Distribution, Job, Mode, SizeSplit, Target, Zones};
+use crate::job::{Distribution, Job, Mode, SizeSplit, Target, Walk, ZoneWalk, Zones};
 
 const URL: &str = "nvme-tcp://127.0.0.1:4420/nqn.2016-06.io.spdk:cnode1?nsid=1";
 
@@ -102,6 +102,25 @@ fn options_mean_what_they_mean_in_fio() {
     assert_eq!(job("rw=trim\nbs=4k,8k,64k").write_sizes, SizeSplit(vec![(65_536, 100)]));
     assert_eq!(job("bs=,64k").read_sizes, SizeSplit(vec![(4096, 100)]));
     assert_eq!(job("rw=randwrite\nrandom_distribution=pareto:0.3").distribution, Distribution::Pareto(0.3));
+}
+
+// Without it holes, runs and zones could be read as something else.
+#[test]
+fn walks_are_those_of_fio() {
+    let walk = |options: &str| job(options).walk;
+    assert_eq!(walk("rw=write:8k"), Walk { stride: 8192, ..Walk::default() });
+    assert_eq!(walk("rw=readwrite:-4KiB"), Walk { stride: -4000, ..Walk::default() });
+    assert_eq!(
+        walk("rw=randrw:16\nrw_sequencer=identical"),
+        Walk { run: 16, again: true, ..Walk::default() }
+    );
+    let zones = ZoneWalk { size: 65_536, range: 1 << 20, skip: 4096 };
+    assert_eq!(walk("zonemode=strided\nzonesize=64k\nzonerange=1m\nzoneskip=4k").zones, Some(zones));
+    assert_eq!(
+        walk("zonemode=strided\nzonesize=64k").zones,
+        Some(ZoneWalk { range: 65_536, skip: 0, ..zones })
+    );
+    assert_eq!(walk("zonemode=none\nzoneskip=4k"), Walk::default());
 }
 
 // Without it a size could be another one than fio takes it for: it reads KiB as powers of 1000 unless told otherwise.
@@ -281,7 +300,11 @@ fn what_cannot_be_done_names_file_line_and_option() {
     for (text, message) in [
         ("[a]\nrw=read\nblock_size=4k", "job.fio:3: block_size: this option is unknown"),
         ("[a]\nno_such_option", "job.fio:2: no_such_option: this option is unknown"),
-        ("[a]\nrw=randread:8", "job.fio:2: rw: \"randread:8\": strides"),
+        ("[a]\nrw=randread:8k", "job.fio:2: rw: \"8k\" is not a number of I/Os for each random place"),
+        ("[a]\nrw=read:x", "job.fio:2: rw: \"x\" is not a number of bytes between I/Os"),
+        ("[a]\nzonemode=zbd", "job.fio:2: zonemode: \"zbd\" can't be done here, only none and strided"),
+        ("[a]\nsize=4k\nfilename=x\nzonesize=4k", "a zonesize needs zonemode=strided"),
+        ("[a]\nsize=4k\nfilename=x\nzonemode=strided", "zonemode=strided needs a zonesize"),
         ("[a]\nbs=4x", "job.fio:2: bs: \"4x\" is not a whole number"),
         ("[a]\nbs=0", "job.fio:2: bs: must not be 0"),
         ("[a]\nbs", "job.fio:2: bs: a value is missing"),
@@ -346,8 +369,8 @@ fn what_is_passed_over_is_named_once() {
 fn options_without_meaning_are_documented() {
     let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/sledge-perf.md");
     let document = std::fs::read_to_string(document).unwrap();
-    for option in super::options::IGNORED {
+    for option in super::ignored::IGNORED {
         assert!(document.contains(&format!("`{option}`")), "{option} is not in docs/sledge-perf.md");
     }
-    assert!(super::options::IGNORED.is_sorted());
+    assert!(super::ignored::IGNORED.is_sorted());
 }

@@ -137,6 +137,12 @@ struct OptionsJson {
     zeroes_percent: u8,
     read_sizes: Vec<SizeJson>,
     write_sizes: Vec<SizeJson>,
+    stride: i64,
+    run: u32,
+    identical: bool,
+    zones: Option<ZonesJson>,
+    read_iolog: Option<String>,
+    write_iolog: Option<String>,
     random_distribution: &'static str,
     random_parameter: Option<f64>,
     random_zones: Vec<(u8, u8)>,
@@ -166,6 +172,13 @@ struct OptionsJson {
     ends_all: bool,
     seed: u64,
     busy: bool,
+}
+
+#[derive(Serialize)]
+struct ZonesJson {
+    zonesize: u64,
+    zonerange: u64,
+    zoneskip: u64,
 }
 
 #[derive(Serialize)]
@@ -284,6 +297,16 @@ fn asked(job: &Job) -> OptionsJson {
         zeroes_percent: job.zeroes_percent,
         read_sizes: sizes(&job.read_sizes),
         write_sizes: sizes(&job.write_sizes),
+        stride: job.walk.stride,
+        run: job.walk.run,
+        identical: job.walk.again,
+        zones: job.walk.zones.map(|zones| ZonesJson {
+            zonesize: zones.size,
+            zonerange: zones.range,
+            zoneskip: zones.skip,
+        }),
+        read_iolog: job.trace.as_ref().map(|trace| trace.rules.path.display().to_string()),
+        write_iolog: job.record.as_ref().map(|path| path.display().to_string()),
         random_distribution,
         random_parameter,
         random_zones,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::job::{Arrivals, Distribution, Job, Mode, NO_LIMIT, SizeSplit, Target};
+use crate::job::{Arrivals, Distribution, Job, Mode, NO_LIMIT, SizeSplit, Target, ZoneWalk};
 
 /// Whether a mode both reads and writes.
 pub fn is_mixed(mode: Mode) -> bool {
@@ -39,8 +39,11 @@ pub fn split(sizes: &SizeSplit) -> String {
 
 /// One line that tells people what the job did.
 pub fn line(job: &Job) -> String {
-    let mut words = format!("{} {}", job.mode.name(), sizes_for_people(job));
-    if is_mixed(job.mode) {
+    let mut words = match &job.trace {
+        Some(trace) => format!("trace {}", trace.rules.path.display()),
+        None => format!("{}{} {}", job.mode.name(), job.walk, sizes_for_people(job)),
+    };
+    if is_mixed(job.mode) && job.trace.is_none() {
         words += &format!(", {} % reads", job.read_percent);
     }
     match job.distribution {
@@ -48,6 +51,12 @@ pub fn line(job: &Job) -> String {
         Distribution::Pareto(h) if job.mode.is_random() => words += &format!(", pareto {h}"),
         Distribution::Zoned(zones) if job.mode.is_random() => words += &format!(", zones {zones}"),
         _ => {}
+    }
+    if job.walk.again {
+        words += ", identical places";
+    }
+    if let Some(ZoneWalk { size: bytes, range, skip }) = job.walk.zones {
+        words += &format!(", {} in each zone of {}, {} apart", size(bytes), size(range), size(skip));
     }
     for (percent, word) in [(job.trim_percent, "trims"), (job.zeroes_percent, "zeroes")] {
         if percent > 0 {
@@ -94,7 +103,7 @@ pub fn fio_options(job: &Job) -> Vec<(&'static str, String)> {
         ("name", job.name.clone()),
         ("filename", job.target.to_string()),
         ("ioengine", "sledge".into()),
-        ("rw", job.mode.name().into()),
+        ("rw", format!("{}{}", job.mode.name(), job.walk)),
         ("iodepth", job.depth.to_string()),
         ("numjobs", lanes(job).to_string()),
         ("randseed", job.seed.to_string()),
@@ -111,6 +120,20 @@ pub fn fio_options(job: &Job) -> Vec<(&'static str, String)> {
     let (reads, writes) = (split(&job.read_sizes), split(&job.write_sizes));
     let both = if reads == writes { reads } else { format!("{reads},{writes}") };
     put(true, if is_split { "bssplit" } else { "bs" }, both);
+    if let Some(trace) = &job.trace {
+        put(true, "read_iolog", trace.rules.path.display().to_string());
+        put(trace.rules.no_stall, "replay_no_stall", "1".into());
+    }
+    if let Some(path) = &job.record {
+        put(true, "write_iolog", path.display().to_string());
+    }
+    put(job.walk.again, "rw_sequencer", "identical".into());
+    if let Some(zones) = job.walk.zones {
+        put(true, "zonemode", "strided".into());
+        put(true, "zonesize", size(zones.size));
+        put(true, "zonerange", size(zones.range));
+        put(true, "zoneskip", size(zones.skip));
+    }
     put(is_mixed(job.mode), "rwmixread", job.read_percent.to_string());
     match job.distribution {
         Distribution::Uniform => {}

@@ -1,6 +1,7 @@
 //! A lane's queue: an NVMe/TCP queue pair, a way to a drive, or a queue of a local disk, behind one set of functions.
 
 use super::split::{Parts, SplitLink};
+use crate::trace::Recorder;
 use crate::workload::{Kind, Step};
 use sledge_nvme::Status;
 use sledge_nvme::io::{Channel, IoCommand, IoCompletion, Operation, Submitted};
@@ -18,12 +19,21 @@ pub enum Link {
     Disk(DiskLink),
     /// Any of them, for I/Os that go in parts.
     Split(Box<SplitLink>),
+    /// Any of them, whose I/Os are written to a file.
+    Recorded(Box<RecordedLink>),
 }
 
 /// A way to a namespace of a controller in this machine.
 pub struct DriveLink {
     channel: Box<dyn Channel>,
     depth: usize,
+}
+
+/// A link whose I/Os are written to a file, until that ends.
+#[derive(Debug)]
+pub struct RecordedLink {
+    below: Link,
+    recorder: Option<Recorder>,
 }
 
 /// A queue of a local disk.
@@ -56,10 +66,27 @@ impl Link {
         Self::Split(Box::new(SplitLink::new(self, parts, shift, depth, memory)))
     }
 
+    /// This link, with its I/Os written to a file.
+    pub fn recorded(self, recorder: Recorder) -> Self {
+        Self::Recorded(Box::new(RecordedLink { below: self, recorder: Some(recorder) }))
+    }
+
+    /// The file ends, if there is one.
+    ///
+    /// # Errors
+    /// Why it could not be written, in words.
+    pub fn end_record(&mut self) -> Result<(), String> {
+        match self {
+            Self::Recorded(link) => link.recorder.take().map_or(Ok(()), Recorder::end),
+            _ => Ok(()),
+        }
+    }
+
     /// The memory of an I/O, part by part, where the link has it rather than the lane.
     pub fn memory(&self, token: u64) -> Option<&[Segments]> {
         match self {
             Self::Split(link) => Some(link.memory(token)),
+            Self::Recorded(link) => link.below.memory(token),
             _ => None,
         }
     }
@@ -68,6 +95,7 @@ impl Link {
     pub fn memory_for(&mut self, token: u64, blocks: u32) -> Option<&mut [Segments]> {
         match self {
             Self::Split(link) => Some(link.memory_for(token, blocks)),
+            Self::Recorded(link) => link.below.memory_for(token, blocks),
             _ => None,
         }
     }
@@ -76,6 +104,7 @@ impl Link {
     pub fn depth(&self) -> usize {
         match self {
             Self::Split(link) => link.depth(),
+            Self::Recorded(link) => link.below.depth(),
             Self::Nvme(pair) => pair.depth(),
             Self::Drive(link) => link.depth,
             Self::Disk(_) => QUEUE_DEPTH,
@@ -93,6 +122,12 @@ impl Link {
                 link.submit(token, step, fua);
                 None
             }
+            Self::Recorded(link) => {
+                if let Some(recorder) = link.recorder.as_mut() {
+                    recorder.add(step);
+                }
+                link.below.submit(token, step, fua, data)
+            }
         }
     }
 
@@ -103,6 +138,7 @@ impl Link {
         match self {
             Self::Nvme(pair) => pair.flush(),
             Self::Split(link) => link.flush(),
+            Self::Recorded(link) => link.below.flush(),
             Self::Drive(_) | Self::Disk(_) => {}
         }
     }
@@ -115,6 +151,7 @@ impl Link {
             Self::Drive(link) => link.channel.poll(done),
             Self::Disk(link) => link.poll(done),
             Self::Split(link) => link.poll(done),
+            Self::Recorded(link) => link.below.poll(done),
         }
     }
 
@@ -126,6 +163,7 @@ impl Link {
             Self::Drive(link) => link.channel.needs_polling(),
             Self::Disk(_) => false,
             Self::Split(link) => link.needs_polling(),
+            Self::Recorded(link) => link.below.needs_polling(),
         }
     }
 
@@ -134,6 +172,7 @@ impl Link {
         match self {
             Self::Disk(DiskLink { error: Some(error), .. }) => error.clone(),
             Self::Split(link) => link.below().explain(status),
+            Self::Recorded(link) => link.below.explain(status),
             _ => status.to_string(),
         }
     }
@@ -201,6 +240,7 @@ impl std::fmt::Debug for Link {
             }
             Self::Disk(link) => link.queue.fmt(f),
             Self::Split(link) => link.fmt(f),
+            Self::Recorded(link) => link.fmt(f),
         }
     }
 }

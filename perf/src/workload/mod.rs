@@ -7,12 +7,14 @@
 //! | file | what |
 //! |---|---|
 //! | `offsets` | where: sequential, uniform, Zipf, Pareto |
+//! | `course` | where: with holes, in runs, in zones |
 //! | `zipf` | Zipf's law by rejection-inversion |
 //! | `scatter` | spreads ranks over the range |
 //! | `sizes` | how large: one size, or a split |
 //! | `pace` | when: at once, after thinking, or on a schedule |
 //! | `random` | random numbers |
 
+mod course;
 pub mod offsets;
 pub mod pace;
 pub mod random;
@@ -21,6 +23,8 @@ pub mod sizes;
 mod zipf;
 
 use crate::job::{Distribution, Job, Mode};
+use crate::trace::{Entry, Replay};
+use course::Course;
 use offsets::Offsets;
 use random::Random;
 use sizes::Sizes;
@@ -110,6 +114,8 @@ enum Mix {
     Shares { trims: u64, zeroes: u64 },
     /// Each place is deallocated and then written, which is what comes next.
     TrimFirst { is_write: bool },
+    /// As a trace has it.
+    Trace(Replay),
 }
 
 /// A percentage out of 2^32.
@@ -147,7 +153,9 @@ impl Workload {
         let smallest = in_use.iter().map(|sizes| sizes.smallest()).min().unwrap_or(1);
         let grain = job.align.map_or(smallest, |bytes| (bytes / block_bytes).max(1));
         let largest = in_use.iter().map(|sizes| sizes.largest()).max().unwrap_or(1);
-        let places_count = range.blocks.saturating_sub(u64::from(largest)) / u64::from(grain) + 1;
+        let room = job.walk.zones.map_or(u64::MAX, |zones| zones.range / u64::from(block_bytes));
+        let room = room.min(range.blocks).saturating_sub(u64::from(largest));
+        let places_count = room / u64::from(grain) + 1;
         let offsets = match job.distribution {
             _ if !job.mode.is_random() => Offsets::sequential(),
             Distribution::Uniform => Offsets::uniform(places_count),
@@ -155,12 +163,33 @@ impl Workload {
             Distribution::Pareto(h) => Offsets::pareto(places_count, h, places),
             Distribution::Zoned(zones) => Offsets::zoned(places_count, &zones),
         };
+        // The reads and the writes of a sequential mix have their own places.
+        let is_plain = job.walk.is_plain() && job.mode != Mode::Rw;
         let offsets = match job.random_percent {
+            _ if !is_plain => {
+                let random = job.mode.is_random().then(|| (offsets, share(job.random_percent)));
+                Offsets::course(Course::new(&job.walk, range.blocks, block_bytes, random))
+            }
             percent if job.mode.is_random() && percent < 100 => Offsets::partly(offsets, share(percent)),
             _ => offsets,
         };
         let offsets = if job.mode.trims_first() { Offsets::twice(offsets) } else { offsets };
         Self { random: Random::new(seed), reads, other, mix, offsets, read_sizes, write_sizes, range, grain }
+    }
+
+    /// What a trace wants of a lane, whose blocks have 2 to the power of `shift` bytes.
+    pub fn of_trace(replay: &Replay, shift: u32) -> Self {
+        Self {
+            random: Random::new(0),
+            reads: 0,
+            other: Kind::Write,
+            mix: Some(Mix::Trace(replay.clone())),
+            offsets: Offsets::Trace { replay: replay.clone(), shift },
+            read_sizes: Sizes::One(1),
+            write_sizes: Sizes::One(1),
+            range: Range { first: 0, blocks: u64::MAX },
+            grain: 1,
+        }
     }
 
     /// The next I/O.
@@ -201,6 +230,8 @@ impl Workload {
                 chance if chance < *zeroes => Kind::Zeroes,
                 _ => Kind::Write,
             },
+            // It is asked when there is one.
+            Some(Mix::Trace(replay)) => replay.peek().map_or(Kind::Flush, |entry| entry.kind),
             None => self.other,
         }
     }
@@ -210,15 +241,18 @@ impl Workload {
     fn elsewhere(&mut self, kind: Kind, blocks: u32) -> (u64, u32) {
         let (range, grain) = (self.range.blocks, u64::from(self.grain));
         match &mut self.offsets {
+            Offsets::Trace { replay, shift } => replay
+                .take()
+                .map_or((0, 0), |Entry { offset, length, .. }| (offset >> *shift, length >> *shift)),
             Offsets::Twice { due, places } => match due.take().filter(|_| kind == Kind::Write) {
                 Some(again) => again,
                 None => {
-                    let offset = places.next(&mut self.random, blocks, range, grain);
+                    let offset = places.next(&mut self.random, kind, blocks, range, grain);
                     *due = Some((offset, blocks));
                     (offset, blocks)
                 }
             },
-            other => (other.next(&mut self.random, blocks, range, grain), blocks),
+            other => (other.next(&mut self.random, kind, blocks, range, grain), blocks),
         }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Zipf and Pareto draw a rank; ranks are spread over the range, since hot data rarely lies side by side.
 
+use super::Kind;
+use super::course::Course;
 use super::random::Random;
 use super::scatter::Scatter;
 use super::zipf::Zipf;
 use crate::job::Zones;
+use crate::trace::Replay;
 
 /// A distribution of places.
 #[derive(Clone, Debug)]
@@ -48,6 +51,15 @@ pub enum Offsets {
         /// The places.
         places: Box<Offsets>,
     },
+    /// Where a trace has them.
+    Trace {
+        /// The trace.
+        replay: Replay,
+        /// Bytes of a block, as a power of two.
+        shift: u32,
+    },
+    /// With holes, in runs, or in zones; in blocks, too.
+    Course(Box<Course>),
     /// Some go to random places, the others on behind one another; kept in blocks, as a sequence is.
     Partly {
         /// How many are random, out of 2^32.
@@ -80,14 +92,20 @@ impl Offsets {
         Self::Zoned { table }
     }
 
+    /// With holes, in runs, or in zones.
+    pub fn course(course: Course) -> Self {
+        Self::Course(Box::new(course))
+    }
+
     /// Each of these places twice.
     pub fn twice(places: Self) -> Self {
         Self::Twice { due: None, places: Box::new(places) }
     }
 
     /// Where an I/O of `blocks` blocks starts in a range of `range` blocks, whose places are `grain` blocks apart.
-    pub fn next(&mut self, random: &mut Random, blocks: u32, range: u64, grain: u64) -> u64 {
+    pub fn next(&mut self, random: &mut Random, kind: Kind, blocks: u32, range: u64, grain: u64) -> u64 {
         match self {
+            Self::Course(course) => course.next(random, kind, blocks, grain),
             Self::Sequential { next } => advance(next, blocks, range),
             Self::Partly { chance, next, random: places } => {
                 if (random.draw() >> 32) < *chance {
@@ -95,7 +113,7 @@ impl Offsets {
                 }
                 advance(next, blocks, range)
             }
-            Self::Twice { places, .. } => places.next(random, blocks, range, grain),
+            Self::Twice { places, .. } => places.next(random, kind, blocks, range, grain),
             places => places.draw(random) * grain,
         }
     }
@@ -125,7 +143,11 @@ impl Offsets {
     #[inline]
     pub fn draw(&self, random: &mut Random) -> u64 {
         match self {
-            Self::Sequential { .. } | Self::Partly { .. } | Self::Twice { .. } => 0,
+            Self::Sequential { .. }
+            | Self::Partly { .. }
+            | Self::Twice { .. }
+            | Self::Trace { .. }
+            | Self::Course(_) => 0,
             Self::Uniform { places } => random.below(*places),
             Self::Zoned { table } => {
                 let (first, places) = table[random.below(100) as usize];

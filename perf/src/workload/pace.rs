@@ -6,6 +6,7 @@
 
 use super::random::Random;
 use crate::job::{Arrivals, Job};
+use crate::trace::Replay;
 use sledge_reactor::time::Instant;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub enum Pace {
     },
     /// On a schedule.
     Open(Schedule),
+    /// As a trace has it.
+    Trace(Replay),
 }
 
 /// Due times of an open loop.
@@ -60,12 +63,24 @@ impl Pace {
 
     /// Load begins.
     pub fn start(&mut self, at: Instant) {
-        if let Self::Open(schedule) = self {
-            schedule.start = at;
-            schedule.next = match schedule.random {
-                None => schedule.interval * schedule.phase,
-                Some(_) => schedule.gap(),
-            };
+        match self {
+            Self::Closed | Self::Thinking { .. } => {}
+            Self::Open(schedule) => {
+                schedule.start = at;
+                schedule.next = match schedule.random {
+                    None => schedule.interval * schedule.phase,
+                    Some(_) => schedule.gap(),
+                };
+            }
+            Self::Trace(replay) => replay.start(at),
+        }
+    }
+
+    /// Whether nothing more will go, and why, if that is too early.
+    pub fn end(&self) -> Option<Option<String>> {
+        match self {
+            Self::Closed | Self::Thinking { .. } | Self::Open(_) => None,
+            Self::Trace(replay) => replay.is_over().then(|| replay.failure()),
         }
     }
 
@@ -90,6 +105,7 @@ impl Pace {
                 schedule.next += schedule.gap();
                 Some(due)
             }
+            Self::Trace(replay) => replay.due(at),
         }
     }
 
@@ -108,13 +124,14 @@ impl Pace {
             Self::Closed => None,
             Self::Thinking { wakes, .. } => wakes.front().copied(),
             Self::Open(schedule) => Some(schedule.due()),
+            Self::Trace(replay) => replay.wake_at(),
         }
     }
 
     /// I/Os that were due before `at` and have not gone.
     pub fn overdue(&self, at: Instant) -> u64 {
         match self {
-            Self::Closed | Self::Thinking { .. } => 0,
+            Self::Closed | Self::Thinking { .. } | Self::Trace(_) => 0,
             Self::Open(schedule) => {
                 let late = (at - schedule.due()).as_nanos() as f64;
                 if at > schedule.due() { (late / schedule.interval).ceil() as u64 } else { 0 }
