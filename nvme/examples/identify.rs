@@ -167,7 +167,7 @@ impl<'a> Admin<'a> {
         let phase = (self.commands / DEPTH).is_multiple_of(2);
         self.commands += 1;
         self.function.write_u32(DOORBELLS, u32::from(self.commands % DEPTH));
-        wait(Duration::from_secs(5), || (self.completion.read::<u16>(answer + 14) & 1 == 1) == phase)?;
+        wait(Duration::from_secs(60), || (self.completion.read::<u16>(answer + 14) & 1 == 1) == phase)?;
         fence(Ordering::Acquire);
         let status = self.completion.read::<u16>(answer + 14) >> 1;
         self.function.write_u32(DOORBELLS + self.stride, u32::from(self.commands % DEPTH));

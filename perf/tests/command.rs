@@ -27,7 +27,7 @@ fn a_verified_run_reports_as_json() {
         "--rw rw --bs 1m,1536k --rwmix 40 --size 15m",
     ] {
         let arguments =
-            format!("--nqn {NQN} --rw randrw --iodepth 8 --time 0.2 --ramp 0.05 --verify --json {more}");
+            format!("--nqn {NQN} --rw randrw --iodepth 8 --time 1 --ramp 0.05 --verify --json {more}");
         // The last of two equal options would be an error: the general ones come first only where they differ.
         let arguments = match more.contains("--rw ") {
             true => arguments.replace("--rw randrw ", ""),

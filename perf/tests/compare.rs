@@ -109,7 +109,7 @@ fn targets_and_files_are_compared() {
     std::fs::write(&file, vec![0; 1 << 20]).unwrap();
     let file = file.to_str().unwrap();
     let target = format!("nvme-tcp://{address}/{NQN}?nsid=1&hdgst&ddgst");
-    let quick = "--cores 0 --rounds 2 --round-time 0.02 --ramp 0 --warm-up 0 --json --wait adaptive";
+    let quick = "--cores 0 --rounds 2 --round-time 0.5 --ramp 0 --warm-up 0 --json --wait adaptive";
     let quick: Vec<&str> = quick.split(' ').chain(["--run-options", "--seed 5 --size 512k"]).collect();
     let cases: [(&str, &str, &[&str]); 3] = [
         (&target, "limit", &["--rw", "randrw", "--queues", "2"]),

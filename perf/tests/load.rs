@@ -76,8 +76,8 @@ fn an_interrupted_run_reports() {
     let file = folder.path().join("disk");
     let line = format!("--target {} --size 1m --rw write --iodepth 1 --time 3600", file.display());
     let child = command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It has begun when something is written.
-    while !std::fs::read(&file).is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0)) {
+    // One after the other: the first has ended when the second is written.
+    while !std::fs::read(&file).is_ok_and(|bytes| bytes.iter().skip(4096).any(|byte| *byte != 0)) {
         std::thread::yield_now();
     }
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());

@@ -177,6 +177,8 @@ fn refusals_are_errors() {
         let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let bound = listener.local_addr().unwrap();
         assert_eq!(TcpListener::bind(bound).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        // A connection stays, so that nobody else is given the port meanwhile.
+        let _kept = (TcpStream::connect(bound).await.unwrap(), listener.accept().await.unwrap());
         drop(listener);
         assert_eq!(TcpStream::connect(bound).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         // The port is free again.

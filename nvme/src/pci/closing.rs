@@ -22,11 +22,11 @@ use crate::function::{DmaError, DmaMemory, Function, Presence, Registration};
 /// before the kernel has let go of it anyway.
 pub(super) const MOST_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a function that does not answer is kept for the kernel to ask for it. Where no slot tells the kernel that a
+/// How often it is looked whether the kernel has asked for a function that does not answer, and what is waited in between:
+/// 5 s, and longer on a machine that stands still, as its kernel does then, too. Where no slot tells the kernel that a
 /// device was pulled out, nobody ever asks.
-const MOST_SILENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether the kernel has asked.
-const LOOK: Duration = Duration::from_millis(5);
+const MOST_LOOKS: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Addresses of the functions that are being closed.
 static UNDER_WAY: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -71,19 +71,19 @@ impl Drop for Mark {
     }
 }
 
-/// Keeps a function that was pulled out until the kernel takes it away, or for `most`; whether it may be closed now.
+/// Keeps a function that was pulled out until the kernel takes it away, or for `looks`; whether it may be closed now.
 ///
 /// A driver sees by a register that its device is gone before the kernel has begun to take the device out of the system.
 /// Closed at that moment, the function is reset by the kernel, which then waits a minute for a device that can't answer
 /// and keeps it locked meanwhile: until then its slot takes no other. Once the kernel is taking it away, which it
 /// announces, it resets nothing.
-fn wait_until_asked(function: &PciFunction, most: Duration) -> bool {
-    let end = Instant::now() + most;
+fn wait_until_asked(function: &PciFunction, mut looks: u32) -> bool {
     while !function.config.answers() && function.place.is_there() && !function.control.leaving() {
-        if Instant::now() >= end {
+        if looks == 0 {
             return false;
         }
-        thread::sleep(LOOK);
+        looks -= 1;
+        thread::sleep(PAUSE);
     }
     true
 }
@@ -96,7 +96,7 @@ struct Leaving {
 
 impl Leaving {
     fn close(self) {
-        if !wait_until_asked(&self.function, MOST_SILENCE) {
+        if !wait_until_asked(&self.function, MOST_LOOKS) {
             tracing::warn!(
                 function = self.function.address(),
                 "a function does not answer and the kernel does not ask for it: closing it may take a minute"
@@ -267,7 +267,7 @@ mod tests {
 
         // Where nobody asks, it is not kept for ever.
         let (silent, _closed, _folder) = function("0000:7e:00.3", 0xff, u32::MAX);
-        assert!(!wait_until_asked(&silent, Duration::ZERO));
+        assert!(!wait_until_asked(&silent, 1));
     }
 
     // Without it a controller that is attached right after it was detached is found in use, by ourselves.

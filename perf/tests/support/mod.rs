@@ -1,8 +1,8 @@
 //! A target in the process of a test.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 
 use sledge_bdev::BlockDevice;
 use sledge_bdev::malloc::{MallocDevice, MallocOptions};
@@ -11,25 +11,33 @@ use sledge_nvmf::target::{
     TargetDefinition,
 };
 use sledge_reactor::options::{CoreList, ReactorOptions};
-use sledge_reactor::{Reactors, TcpListener, peers};
+use sledge_reactor::{Reactors, peers};
 
 /// Its subsystem.
 pub const NQN: &str = "nqn.2016-06.io.spdk:cnode1";
+
+/// An address of this machine that nobody else is given until this program ends: a connection stays on its port, which
+/// the kernel then gives to nobody who asks for any, while a listener may still take it by its number.
+fn free_address() -> SocketAddr {
+    static KEPT: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let ours = TcpStream::connect(address).unwrap();
+    KEPT.lock().unwrap().extend([ours, listener.accept().unwrap().0]);
+    address
+}
 
 /// A target with 16 MiB in memory, for as long as the reactors run.
 pub fn start() -> (Reactors, SocketAddr) {
     let reactors =
         Reactors::start(ReactorOptions { cores: CoreList::floating(1), ..ReactorOptions::default() })
             .unwrap();
-    let address = reactors.handles()[0].spawn(|| async {
-        let free = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+    let address = free_address();
+    let started = reactors.handles()[0].spawn(move || async move {
         let target = Target::start(peers()).await.unwrap();
         target.apply(definition(&target, address)).await.unwrap();
-        address
     });
-    let address = address.wait_blocking().unwrap();
+    started.wait_blocking().unwrap();
     (reactors, address)
 }
 

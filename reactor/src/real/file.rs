@@ -17,9 +17,10 @@ const CAREFUL_BLOCK_BYTES: u32 = 4096;
 /// The smallest block that NVMe hosts expect.
 const SMALLEST_BLOCK_BYTES: u32 = 512;
 
-/// How long opening waits for a block device that is in use: whoever closes it, ourselves included, does so a little
-/// later than it says.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How often a block device that is in use is tried, and how long is waited in between: whoever closes it, ourselves
+/// included, does so a little later than it says. Counted, not timed: a machine that stands still does not close either.
+const ATTEMPTS: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// An open file or block device.
 #[derive(Debug)]
@@ -136,16 +137,17 @@ fn create_sparse(path: &Path, bytes: u64) -> io::Result<()> {
 /// A block device that is to be written is opened for us alone (`O_EXCL`): one that is mounted, swapped to, part of
 /// another device or served already would be destroyed. For files the flag means nothing.
 fn open(path: &Path, options: &DiskOptions) -> io::Result<(File, bool)> {
-    let begin = std::time::Instant::now();
+    let mut attempt = 1;
     loop {
         match try_to_open(path, options) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                if begin.elapsed() >= PATIENCE {
+                if attempt == ATTEMPTS {
                     let text =
                         "it is in use: mounted, swap, part of another device (see lsblk), or served already";
                     return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
                 }
-                std::thread::sleep(PATIENCE / 20);
+                attempt += 1;
+                std::thread::sleep(PAUSE);
             }
             opened => return opened,
         }

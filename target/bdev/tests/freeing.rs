@@ -5,12 +5,16 @@
 mod common;
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
 
 use common::run;
 use sledge_nvme::Status;
 use sledge_nvme::io::{Channel, IoCommand, Operation};
 
 const BYTES: u64 = 32 << 20;
+
+/// One at a time: what one takes and gives back is memory of the process, which the other measures.
+static MEMORY: Mutex<()> = Mutex::new(());
 
 async fn fill(channel: &mut dyn Channel) {
     let data = vec![0xa5; 256 << 10];
@@ -30,6 +34,7 @@ async fn deallocate(channel: &mut dyn Channel, operation: Operation) {
 // Deleting this lets a file that a guest has trimmed keep all its blocks.
 #[test]
 fn a_file_shrinks() {
+    let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = common::folder();
     let path = folder.path().join("disk");
     let device = common::uring(&path, BYTES / 4096, 4096).unwrap();
@@ -68,6 +73,7 @@ fn has_reserved_pages() -> bool {
 // Deleting this lets a memory device take its whole size at once, or keep what was trimmed.
 #[test]
 fn memory_is_given_back() {
+    let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     for hugepages in [false, true] {
         let options = sledge_bdev::malloc::MallocOptions {
             name: "Malloc0".to_owned(),

@@ -44,6 +44,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// How often is counted.
+const TRIES: usize = 5;
+
 /// Submits a batch of commands and polls until all have ended.
 async fn batch(channel: &mut dyn Channel, number: u64, done: &mut Vec<IoCompletion>, pause: Duration) {
     let mut pending = 0;
@@ -94,12 +97,17 @@ fn no_device_allocates_per_command() {
                 // Long enough that many end at once: tables reach the size that they need.
                 batch(channel.as_mut(), number, &mut done, Duration::from_millis(number % 5)).await;
             }
-            let before = ALLOCATIONS.with(Cell::get);
-            for number in 0..100 {
-                batch(channel.as_mut(), number, &mut done, Duration::ZERO).await;
+            let mut counts = Vec::with_capacity(TRIES);
+            // A table that a slow disk kept small may grow once more; what allocates for commands does so each time.
+            while counts.len() < TRIES && counts.last() != Some(&0) {
+                let before = ALLOCATIONS.with(Cell::get);
+                for number in 0..100 {
+                    batch(channel.as_mut(), number, &mut done, Duration::ZERO).await;
+                }
+                counts.push(ALLOCATIONS.with(Cell::get) - before);
             }
-            ALLOCATIONS.with(Cell::get) - before
+            counts
         });
-        assert_eq!(allocations, 0, "{name} allocated for 1600 commands");
+        assert_eq!(allocations.last(), Some(&0), "{name} allocated for each 1600 commands: {allocations:?}");
     }
 }

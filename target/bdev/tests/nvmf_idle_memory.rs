@@ -13,7 +13,7 @@ use sledge_nvmf::target::{Target, TransportOptions};
 use sledge_reactor::memory::PoolOptions;
 use sledge_reactor::options::{CoreList, ReactorOptions, Wait};
 use sledge_reactor::time::sleep;
-use sledge_reactor::{Reactors, TcpListener, peers};
+use sledge_reactor::{Reactors, peers};
 
 struct Counting;
 
@@ -73,16 +73,13 @@ fn start() -> Reactors {
 fn idle_queue_pairs_are_small() {
     let (targets, hosts) = (start(), start());
     let target_reactor = targets.handles()[0].clone();
-    let started = target_reactor.spawn(|| async {
-        let free = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+    let address = free_address();
+    let started = target_reactor.spawn(move || async move {
         let target = Target::start(peers()).await.unwrap();
         let device = device();
         target.apply(definition(&target, &device, address, TransportOptions::default())).await.unwrap();
-        address
     });
-    let address = started.wait_blocking().unwrap();
+    started.wait_blocking().unwrap();
     let measured = hosts.handles()[0].spawn(move || async move {
         let mut options = options(address);
         options.io_queues = QUEUES;

@@ -21,7 +21,7 @@ use sledge_reactor::memory::{PoolOptions, Segments, allocate};
 use sledge_reactor::options::{CoreList, ReactorOptions, Wait};
 use sledge_reactor::poller::{Poller, Turn, register_poller};
 use sledge_reactor::time::sleep;
-use sledge_reactor::{Reactors, TcpListener, peers};
+use sledge_reactor::{Reactors, peers};
 
 struct Counting;
 
@@ -149,10 +149,8 @@ fn reads_and_writes_do_not_allocate() {
     })
     .unwrap();
     // Host and target share the reactor, so that its thread's counter sees both.
-    let results = reactors.handles()[0].spawn(|| async {
-        let free = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+    let address = free_address();
+    let results = reactors.handles()[0].spawn(move || async move {
         let target = Target::start(peers()).await.unwrap();
         let device = device();
         target.apply(definition(&target, &device, address, TransportOptions::default())).await.unwrap();

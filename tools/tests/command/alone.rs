@@ -1,7 +1,7 @@
 //! The command without a target, with one that does not answer, and with a reader who has gone.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,8 +21,9 @@ fn without_a_target_it_says_how_to_start_one() {
     let named =
         failure(sledge(folder.path()).args(["--socket", "x.sock", "device", "list"]).output().unwrap());
     assert!(named.starts_with("no target is listening on x.sock; "), "{named}");
-    // A socket that a killed target left is no target.
-    drop(UnixListener::bind(folder.path().join("dead.sock")).unwrap());
+    // A socket that a killed target left is no target. One that never listened: a child that another test has just
+    // forked may have it open for a moment.
+    drop(UnixDatagram::bind(folder.path().join("dead.sock")).unwrap());
     let dead = failure(sledge(folder.path()).args(["--socket", "dead.sock", "status"]).output().unwrap());
     assert!(dead.starts_with("no target is listening on dead.sock; "), "{dead}");
     let help = sledge(folder.path()).output().unwrap();

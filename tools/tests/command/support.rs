@@ -1,11 +1,11 @@
 //! A real `sledge-target` in a folder of its own, and the `sledge` command on its socket.
 
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,9 +14,27 @@ use tempfile::TempDir;
 /// Longer than anything here takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A port of 127.0.0.1 that nobody listens on now.
+/// A port of the loopback, of IPv4 and, where it is there, of IPv6, that nobody else is given until this program ends.
+///
+/// A connection stays on it. So the kernel gives it to nobody who asks for any port, a client in need of one of its own
+/// included, while a listener may take it by its number, time after time.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static KEPT: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
+    let keep = |listener: &TcpListener| {
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        KEPT.lock().unwrap().extend([ours, listener.accept().unwrap().0]);
+    };
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
+            Ok(other) => keep(&other),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => continue,
+            Err(_) => {}
+        }
+        keep(&listener);
+        return port;
+    }
 }
 
 /// The target's program: the one that `SLEDGE_TARGET` names, or what cargo builds.

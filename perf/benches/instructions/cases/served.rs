@@ -13,9 +13,9 @@ use sledge_nvmf::target::{
     TargetDefinition, TransportOptions,
 };
 use sledge_reactor::local::LocalKey;
-use sledge_reactor::{TcpListener, peers};
+use sledge_reactor::peers;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,9 +66,10 @@ pub struct Served {
 impl Served {
     /// Starts both on the current reactor.
     pub async fn start(options: Options) -> Result<Self, Failure> {
-        // Nobody else takes ports here between the two, as far as one can know.
-        let free = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        // A connection stays on the port, so that the kernel gives it to nobody else meanwhile.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = free.local_addr()?;
+        let _kept = (TcpStream::connect(address)?, free.accept()?);
         drop(free);
         let target = Target::start(peers()).await?;
         target.apply(definition(&target, address, options)?).await?;

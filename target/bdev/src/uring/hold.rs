@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// How often a file that is held is tried, and how long is waited in between: the device that had it before, of
 /// which somebody has just asked something, lets go within this.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(20);
+const ATTEMPTS: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// A file that is held, until this is dropped.
 #[derive(Debug)]

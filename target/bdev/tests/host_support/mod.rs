@@ -2,8 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sledge_bdev::BlockDevice;
@@ -28,6 +28,17 @@ pub const BLOCKS: u64 = 2048;
 const MAX_REACTORS: usize = 2;
 /// Bytes of a block.
 pub const BLOCK: usize = 512;
+
+/// An address of this machine that nobody else is given until this program ends: a connection stays on its port, which
+/// the kernel then gives to nobody who asks for any, while a listener may still take it by its number.
+pub fn free_address() -> SocketAddr {
+    static KEPT: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let ours = TcpStream::connect(address).unwrap();
+    KEPT.lock().unwrap().extend([ours, listener.accept().unwrap().0]);
+    address
+}
 
 /// A device in memory.
 pub fn device() -> Arc<MallocDevice> {
