@@ -160,7 +160,10 @@ pub enum DiskOperation {
     /// whatever the device chooses.
     Discard,
     /// Makes the range read as zeros.
-    WriteZeroes,
+    WriteZeroes {
+        /// Give the range back as well, where the disk promises zeros all the same.
+        deallocate: bool,
+    },
 }
 
 /// One request to a disk.
@@ -231,6 +234,28 @@ impl DiskQueue {
     /// Requests taken and not yet given back by `poll`.
     pub fn outstanding(&self) -> usize {
         self.ops.outstanding()
+    }
+
+    /// Moves the queue out, with all that it has outstanding: for an owner that is being dropped. What is left in its
+    /// place takes no requests.
+    #[must_use = "a queue that is dropped tells nobody of what it had outstanding"]
+    pub fn take(&mut self) -> DiskQueue {
+        DiskQueue { ops: std::mem::replace(&mut self.ops, Box::new(Taken)) }
+    }
+}
+
+/// What [`DiskQueue::take`] leaves.
+struct Taken;
+
+impl DiskQueueOps for Taken {
+    fn submit(&mut self, request: DiskRequest) -> Result<(), DiskRequest> {
+        Err(request)
+    }
+
+    fn poll(&mut self, _done: &mut Vec<DiskCompletion>) {}
+
+    fn outstanding(&self) -> usize {
+        0
     }
 }
 

@@ -262,7 +262,9 @@ fn discards_free_and_dropped_queues_finish() {
         .block_on(node, || async {
             let mut queue = open();
             one(&mut queue, request(0, WRITE, 0, 8, 1)).await.unwrap();
-            one(&mut queue, request(0, DiskOperation::WriteZeroes, 2, 1, 0)).await.unwrap();
+            one(&mut queue, request(0, DiskOperation::WriteZeroes { deallocate: false }, 2, 1, 0))
+                .await
+                .unwrap();
             one(&mut queue, request(0, DiskOperation::Discard, 4, 2, 0)).await.unwrap();
             let mut dropped = open();
             dropped.submit(request(0, WRITE, 20, 1, 9)).unwrap();

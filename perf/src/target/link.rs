@@ -206,7 +206,7 @@ impl DiskLink {
             Kind::Read => DiskOperation::Read,
             Kind::Write => DiskOperation::Write { durable: fua },
             Kind::Trim => DiskOperation::Discard,
-            Kind::Zeroes => DiskOperation::WriteZeroes,
+            Kind::Zeroes => DiskOperation::WriteZeroes { deallocate: false },
             Kind::Flush => DiskOperation::Flush,
         };
         let (offset, length) = (step.block << self.shift, u64::from(step.blocks) << self.shift);

@@ -84,7 +84,7 @@ fn both_drivers_do_the_same() {
         }
         assert_eq!(request(DiskOperation::Flush, 0, 0, 0).result.unwrap(), 0);
         assert_eq!(request(DiskOperation::Discard, BLOCK as u64, BLOCK, 0).result.unwrap(), BLOCK);
-        let zeroes = request(DiskOperation::WriteZeroes, 3 * BLOCK as u64, BLOCK, 0);
+        let zeroes = request(DiskOperation::WriteZeroes { deallocate: false }, 3 * BLOCK as u64, BLOCK, 0);
         assert_eq!(zeroes.result.unwrap(), BLOCK);
         let read = request(DiskOperation::Read, 0, 5 * BLOCK, 9);
         assert_eq!(read.result.unwrap(), 5 * BLOCK);

@@ -61,9 +61,10 @@ pub(super) enum CallKind {
 enum Clearing {
     /// A block device is told; its content is anything then.
     Discard,
-    /// The file system or device marks the range as zero.
+    /// The file system or device marks the range as zero. A block device keeps it allocated; one that can't gets zeros
+    /// from the kernel.
     Mark,
-    /// It frees the range, which then reads as zeros.
+    /// It frees the range, which then reads as zeros. A block device does so only where it promises them.
     Free,
     /// Zeros are written.
     Write,
@@ -74,7 +75,7 @@ impl Clearing {
     fn first(operation: DiskOperation, on_block_device: bool) -> Clearing {
         match operation {
             DiskOperation::Discard if on_block_device => Clearing::Discard,
-            DiskOperation::Discard => Clearing::Free,
+            DiskOperation::Discard | DiskOperation::WriteZeroes { deallocate: true } => Clearing::Free,
             _ => Clearing::Mark,
         }
     }
@@ -82,12 +83,17 @@ impl Clearing {
     /// What is tried after this has failed with `code`, if that says that the kernel can't.
     fn after(self, code: i32, operation: DiskOperation) -> Option<Clearing> {
         let unsupported = code == libc::EOPNOTSUPP;
-        match (self, operation) {
+        let DiskOperation::WriteZeroes { deallocate } = operation else {
             // Before Linux 5.19 a ring does not know the command at all.
-            (Clearing::Discard, _) if unsupported || code == libc::EINVAL => Some(Clearing::Free),
-            (Clearing::Mark, DiskOperation::WriteZeroes) if unsupported => Some(Clearing::Free),
-            (Clearing::Free, DiskOperation::WriteZeroes) if unsupported => Some(Clearing::Write),
-            _ => None,
+            let next = self == Clearing::Discard && (unsupported || code == libc::EINVAL);
+            return next.then_some(Clearing::Free);
+        };
+        match self {
+            _ if !unsupported => None,
+            Clearing::Mark if !deallocate => Some(Clearing::Free),
+            Clearing::Free if deallocate => Some(Clearing::Mark),
+            Clearing::Mark | Clearing::Free => Some(Clearing::Write),
+            Clearing::Discard | Clearing::Write => None,
         }
     }
 }
@@ -160,7 +166,7 @@ impl Transfer {
             DiskOperation::Read => CallKind::Read(self.fill(slices)),
             DiskOperation::Write { durable } => CallKind::Write(self.fill(slices), durable),
             DiskOperation::Flush => CallKind::Sync,
-            DiskOperation::Discard | DiskOperation::WriteZeroes => match self.clearing {
+            DiskOperation::Discard | DiskOperation::WriteZeroes { .. } => match self.clearing {
                 Clearing::Discard => CallKind::Discard(left),
                 Clearing::Mark => CallKind::Allocate(MARK, left),
                 Clearing::Free => CallKind::Allocate(FREE, left),
@@ -206,9 +212,9 @@ impl Transfer {
         let whole = self.request.length as usize;
         let transferred = match self.request.operation {
             DiskOperation::Read | DiskOperation::Write { .. } => result as u64,
-            DiskOperation::WriteZeroes if self.clearing == Clearing::Write => result as u64,
+            DiskOperation::WriteZeroes { .. } if self.clearing == Clearing::Write => result as u64,
             DiskOperation::Flush => return Next::Finished(Ok(0)),
-            DiskOperation::Discard | DiskOperation::WriteZeroes => return Next::Finished(Ok(whole)),
+            DiskOperation::Discard | DiskOperation::WriteZeroes { .. } => return Next::Finished(Ok(whole)),
         };
         self.done += transferred;
         if self.done >= self.request.length {
@@ -227,7 +233,7 @@ impl Transfer {
         if code == libc::EINTR || code == libc::EAGAIN {
             return Next::Again;
         }
-        if matches!(self.request.operation, DiskOperation::Discard | DiskOperation::WriteZeroes)
+        if matches!(self.request.operation, DiskOperation::Discard | DiskOperation::WriteZeroes { .. })
             && let Some(next) = self.clearing.after(code, self.request.operation)
         {
             self.clearing = next;
@@ -269,4 +275,35 @@ fn fill_zeros(slices: &mut Slices, left: u64) -> usize {
         count += 1;
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Without it a range could be left as it is, kept although it is to be given back, or given back where that promises no
+    // zeros, on a disk that can't do what is asked for first.
+    #[test]
+    fn what_the_kernel_cannot_is_done_in_the_next_best_way() {
+        use Clearing::{Discard, Free, Mark, Write};
+        let zeroes = |deallocate| DiskOperation::WriteZeroes { deallocate };
+        for (operation, on_block_device, ways) in [
+            (DiskOperation::Discard, false, &[Free][..]),
+            (DiskOperation::Discard, true, &[Discard, Free]),
+            (zeroes(false), false, &[Mark, Free, Write]),
+            (zeroes(false), true, &[Mark, Free, Write]),
+            (zeroes(true), false, &[Free, Mark, Write]),
+            (zeroes(true), true, &[Free, Mark, Write]),
+        ] {
+            let mut way = Some(Clearing::first(operation, on_block_device));
+            for expected in ways {
+                assert_eq!(way, Some(*expected), "{operation:?} {on_block_device}");
+                assert_eq!(expected.after(libc::EIO, operation), None);
+                way = expected.after(libc::EOPNOTSUPP, operation);
+            }
+            assert_eq!(way, None, "{operation:?} {on_block_device}");
+        }
+        assert_eq!(Discard.after(libc::EINVAL, DiskOperation::Discard), Some(Free));
+        assert_eq!(Mark.after(libc::EINVAL, zeroes(false)), None);
+    }
 }

@@ -37,7 +37,7 @@ impl DiskFault {
         match self {
             DiskFault::Media => true,
             DiskFault::Full => {
-                matches!(operation, DiskOperation::Write { .. } | DiskOperation::WriteZeroes)
+                matches!(operation, DiskOperation::Write { .. } | DiskOperation::WriteZeroes { .. })
             }
         }
     }
@@ -238,7 +238,7 @@ impl Disks {
         *match (&result, request.operation) {
             (Err(_), _) => &mut counters.errors,
             (Ok(_), DiskOperation::Read) => &mut counters.reads,
-            (Ok(_), DiskOperation::Write { .. } | DiskOperation::WriteZeroes) => &mut counters.writes,
+            (Ok(_), DiskOperation::Write { .. } | DiskOperation::WriteZeroes { .. }) => &mut counters.writes,
             (Ok(_), DiskOperation::Flush) => &mut counters.flushes,
             (Ok(_), DiskOperation::Discard) => &mut counters.discards,
         } += 1;
@@ -308,7 +308,7 @@ fn serve(disk: &mut DiskState, clockwork: &mut Clockwork, service: &mut InServic
     check(&disk.medium, request)?;
     let writes = matches!(
         request.operation,
-        DiskOperation::Write { .. } | DiskOperation::WriteZeroes | DiskOperation::Discard
+        DiskOperation::Write { .. } | DiskOperation::WriteZeroes { .. } | DiskOperation::Discard
     );
     if writes && service.read_only {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -334,7 +334,7 @@ fn serve(disk: &mut DiskState, clockwork: &mut Clockwork, service: &mut InServic
             let durable = durable || !disk.volatile_cache;
             apply(&mut disk.medium, clockwork, request, durable, false);
         }
-        DiskOperation::Discard | DiskOperation::WriteZeroes => {
+        DiskOperation::Discard | DiskOperation::WriteZeroes { .. } => {
             apply(&mut disk.medium, clockwork, request, !disk.volatile_cache, false);
         }
     }

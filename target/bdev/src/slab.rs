@@ -54,10 +54,11 @@ impl<T> Slab<T> {
         Some(entry)
     }
 
-    /// Removes all entries.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
+    /// Removes all entries; each comes with its number.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (u32, T)> {
         self.free.clear();
-        std::mem::take(&mut self.places).into_iter().flatten()
+        let places = std::mem::take(&mut self.places);
+        (0..).zip(places).filter_map(|(index, place)| Some((index, place?)))
     }
 }
 

@@ -4,6 +4,7 @@
 //! power cut takes is decided by the disk's own cache, hence a real flush. Deallocate punches holes in a file and
 //! discards on a block device, which is opened for this process alone. `task` owns one command's steps, `channel` the queue and what commands wait for.
 
+mod abandoned;
 mod channel;
 mod hold;
 mod status;

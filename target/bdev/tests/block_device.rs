@@ -151,8 +151,11 @@ fn a_block_device_keeps_flushes_and_frees() {
                 last,
                 pattern(9 * u64::from(a_mib), MIB as usize)[(MIB - u64::from(block)) as usize..]
             );
+            // Space is only given back by who is asked to.
+            let before = used();
             let zeroes = Operation::WriteZeroes { deallocate: true };
             assert_eq!(clear(channel, zeroes, 10 * u64::from(a_mib), a_mib).await, Status::SUCCESS);
+            assert!(used() + MIB / 2 < before, "{name}: {before} bytes, then {}", used());
             assert_eq!(read(channel, 10 * u64::from(a_mib), a_mib).await.1, vec![0; MIB as usize]);
         });
     }

@@ -63,6 +63,41 @@ fn a_failing_disk_fails_commands_not_the_device() {
     }
 }
 
+// Deleting this lets a write that the disk still has be torn by, or undo, those of other channels in its range.
+#[test]
+fn a_channel_that_goes_leaves_its_ranges_locked_until_the_disk_is_done() {
+    let mut world = Simulation::new(5);
+    let node = world.add_node("node", 1);
+    let disk = world.disk(node, "disk").create(1 << 20, 4096);
+    world
+        .block_on(node, || async move {
+            let device = common::uring("disk".as_ref(), 256, 4096).unwrap();
+            let mut first = device.open_channel().unwrap();
+            let mut second = device.open_channel().unwrap();
+            let write = |value| command(Operation::Write, 0, 1, segments(&[value; 4096], &[]));
+            disk.hold();
+            assert!(matches!(first.submit(write(1)), Submitted::Pending));
+            // One that waits for the range goes with the channel, and so does its mark.
+            assert!(matches!(first.submit(write(2)), Submitted::Pending) && first.needs_polling());
+            drop(first);
+            assert!(matches!(second.submit(write(3)), Submitted::Pending));
+            let mut done = Vec::new();
+            for _ in 0..10 {
+                sleep(Duration::from_millis(10)).await;
+                second.poll(&mut done);
+                assert!(
+                    done.is_empty() && second.needs_polling(),
+                    "the range is free, but the disk has a write"
+                );
+            }
+            disk.release();
+            assert_eq!(common::finish(second.as_mut()).await.status, Status::SUCCESS);
+            assert_eq!(disk.counters().writes, 2);
+            assert_eq!(disk.read_bytes(0..4096), [3; 4096]);
+        })
+        .unwrap();
+}
+
 // Deleting this lets a command wait for ever for a range that somebody sits on.
 #[test]
 fn waiting_ends_with_a_retryable_status() {

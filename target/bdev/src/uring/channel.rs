@@ -14,11 +14,11 @@ use sledge_reactor::disk::{DiskCompletion, DiskQueue};
 use sledge_reactor::time;
 
 use super::Shared;
+use super::abandoned::Abandoned;
 use super::task::{Next, Stage, Task};
 use crate::command::{self, BUSY, MAX_OUTSTANDING};
 use crate::slab::Slab;
 use crate::statistics::ChannelCounters;
-use crate::zero::Zeroes;
 
 /// Completions that a channel has room for from the start; more at once make it grow, once.
 const USUAL_COMPLETIONS: usize = 64;
@@ -27,7 +27,6 @@ const USUAL_COMPLETIONS: usize = 64;
 pub(super) struct UringChannel {
     shared: Arc<Shared>,
     queue: DiskQueue,
-    zeroes: Zeroes,
     tasks: Slab<Task>,
     waiting: VecDeque<u32>,
     /// Tasks of `waiting` that wait for memory.
@@ -48,7 +47,6 @@ impl UringChannel {
     pub(super) fn open(shared: Arc<Shared>, counters: ChannelCounters) -> io::Result<Self> {
         Ok(Self {
             queue: DiskQueue::open(&shared.disk)?,
-            zeroes: Zeroes::open()?,
             shared,
             tasks: Slab::new(MAX_OUTSTANDING),
             waiting: VecDeque::new(),
@@ -87,7 +85,7 @@ impl UringChannel {
                     task.stage = Stage::Queue;
                 }
                 Stage::Queue => {
-                    let request = task.request(u64::from(index), &self.shared, &self.zeroes);
+                    let request = task.request(u64::from(index), &self.shared);
                     if let Err(request) = self.queue.submit(request) {
                         task.take_back(request.segments);
                         return Outcome::Waits;
@@ -207,11 +205,17 @@ impl Channel for UringChannel {
 }
 
 impl Drop for UringChannel {
-    /// Commands that are still under way are abandoned: the disk may or may not do them, and their ranges are
-    /// free again at once. Whoever cares drains the channel first.
+    /// Nobody hears of commands that are still under way, and the disk may or may not do those that it has. Whoever cares
+    /// drains the channel first, as the target does.
     fn drop(&mut self) {
-        for mut task in self.tasks.drain() {
+        let flies = |task: &Task| task.stage == Stage::Flying;
+        let mut tasks: Vec<_> = self.tasks.drain().collect();
+        for (_, task) in tasks.iter_mut().filter(|(_, task)| !flies(task)) {
             task.leave(&self.shared);
+        }
+        tasks.retain(|(_, task)| flies(task));
+        if !tasks.is_empty() {
+            Abandoned::new(self.shared.clone(), self.queue.take(), tasks).keep_until_done();
         }
     }
 }

@@ -15,7 +15,6 @@ use sledge_reactor::time::Instant;
 use super::{Shared, status};
 use crate::command;
 use crate::gate::{Hold, Kind};
-use crate::zero::{ZERO_BYTES, Zeroes};
 
 /// Bytes that a compare or verify reads at once.
 const LOOK_BYTES: u64 = 128 << 10;
@@ -44,10 +43,8 @@ enum Step {
     Look,
     /// The write after a successful compare.
     Swap,
-    /// Deallocating, or zeroing by the disk's own means.
+    /// Deallocating or zeroing.
     Clear,
-    /// Zeroing by writing zeroes, where the disk has no means.
-    Fill,
     /// The flush that makes a zeroing with FUA durable.
     Settle,
 }
@@ -155,7 +152,7 @@ impl Task {
                     Operation::Compare => (Kind::Share, self.offset, self.len),
                     _ => return true,
                 },
-                Step::Clear | Step::Fill => (Kind::Exclusive, self.offset + self.done, self.piece()),
+                Step::Clear => (Kind::Exclusive, self.offset + self.done, self.piece()),
                 Step::Settle => return true,
             };
             self.hold = Hold::new(kind, start, len);
@@ -176,13 +173,12 @@ impl Task {
             Step::Look => left.min(LOOK_BYTES),
             // Pieces end at whole multiples, so that each covers whole pages.
             Step::Clear => left.min(CLEAR_BYTES - at % CLEAR_BYTES),
-            Step::Fill => left.min(ZERO_BYTES as u64 - at % ZERO_BYTES as u64),
             Step::Settle => 0,
         }
     }
 
     /// The next request for the disk. Its memory is the task's, which must get it back by [`Task::take_back`].
-    pub(super) fn request(&mut self, token: u64, shared: &Shared, zeroes: &Zeroes) -> DiskRequest {
+    pub(super) fn request(&mut self, token: u64, shared: &Shared) -> DiskRequest {
         self.flying = self.piece();
         let mut request = DiskRequest {
             token,
@@ -223,13 +219,10 @@ impl Task {
             }
             Step::Clear => {
                 self.scratch_flies = true;
-                request.operation =
-                    if self.is_discard(shared) { DiskOperation::Discard } else { DiskOperation::WriteZeroes };
-            }
-            Step::Fill => {
-                self.scratch_flies = true;
-                request.operation = DiskOperation::Write { durable };
-                request.segments = zeroes.lend(self.flying as usize).into();
+                request.operation = match self.io.operation {
+                    Operation::WriteZeroes { deallocate } => DiskOperation::WriteZeroes { deallocate },
+                    _ => DiskOperation::Discard,
+                };
             }
             Step::Settle => {
                 self.scratch_flies = true;
@@ -239,19 +232,11 @@ impl Task {
         request
     }
 
-    /// Whether clearing is a discard. A kernel block device does not promise zeroes after one.
-    fn is_discard(&self, shared: &Shared) -> bool {
-        match self.io.operation {
-            Operation::WriteZeroes { deallocate } => deallocate && !shared.disk.is_block_device(),
-            _ => true,
-        }
-    }
-
     /// Takes a request's memory back, done or refused.
     pub(super) fn take_back(&mut self, segments: Segments) {
         match self.step {
-            // Loans of zeroes end; the other steps send nothing.
-            Step::Clear | Step::Fill | Step::Settle => drop(segments),
+            // They send nothing.
+            Step::Clear | Step::Settle => {}
             _ if self.scratch_flies => self.scratch = segments,
             _ => self.io.data = segments,
         }
@@ -274,16 +259,13 @@ impl Task {
             }
             Step::Look => self.looked(),
             Step::Swap | Step::Settle => Next::Ended(Status::SUCCESS),
-            Step::Clear | Step::Fill => {
+            Step::Clear => {
                 self.leave(shared);
                 self.done += self.flying;
                 if self.done < self.len {
                     return Next::Stage(Stage::Gate);
                 }
-                let settle = self.step == Step::Clear
-                    && self.io.fua
-                    && matches!(self.io.operation, Operation::WriteZeroes { .. });
-                if settle {
+                if self.io.fua && matches!(self.io.operation, Operation::WriteZeroes { .. }) {
                     self.step = Step::Settle;
                     Next::Stage(Stage::Queue)
                 } else {
@@ -317,19 +299,14 @@ impl Task {
 
     /// What follows a failed request.
     fn failed(&mut self, error: &io::Error, shared: &Shared) -> Next {
-        if self.step == Step::Clear && status::is_unsupported(error) {
-            if self.io.operation == Operation::Deallocate {
-                // A hint that this disk can't take (NVM 3.3.3): nothing is deallocated, and that is no error.
-                return Next::Ended(Status::SUCCESS);
-            }
-            self.leave(shared);
-            self.step = Step::Fill;
-            return Next::Stage(Stage::Gate);
+        if self.io.operation == Operation::Deallocate && status::is_unsupported(error) {
+            // A hint that this disk can't take (NVM 3.3.3): nothing is deallocated, and that is no error.
+            return Next::Ended(Status::SUCCESS);
         }
         let write = match self.step {
             Step::Whole => self.io.operation != Operation::Read,
             Step::Look => false,
-            Step::Swap | Step::Clear | Step::Fill | Step::Settle => true,
+            Step::Swap | Step::Clear | Step::Settle => true,
         };
         let status = status::of(error, write);
         tracing::warn!(
