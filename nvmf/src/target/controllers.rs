@@ -98,8 +98,8 @@ pub(crate) struct Entry {
     pub queues: Vec<QueueRef>,
     /// The host's choice of the Volatile Write Cache feature, as the queues on all reactors see it.
     pub write_cache: Arc<AtomicBool>,
-    /// Flushes under way that its shutdown waits for.
-    pub flushes: u16,
+    /// The round of flushes under way that its shutdown waits for.
+    pub flushing: Option<u16>,
 }
 
 /// All controllers of one reactor.

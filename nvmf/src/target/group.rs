@@ -6,8 +6,9 @@
 //! [`super::target::Target`] through messages.
 
 mod flushes;
+mod messages;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,10 +22,10 @@ use sledge_reactor::local::LocalKey;
 use sledge_reactor::message::Handle;
 use sledge_reactor::net::{DetachedStream, ReadySet};
 use sledge_reactor::poller::{Poller, Turn};
-use sledge_reactor::task::spawn_local;
 use sledge_reactor::time::{Instant, now};
 
-use self::flushes::INTERNAL;
+use self::flushes::{INTERNAL, Round};
+use self::messages::Active;
 use super::connection::scratch::{Chunk, Scratch};
 use super::connection::state::{Event, State};
 use super::connection::{Connection, TRANSMIT_SCRATCH_BYTES};
@@ -125,7 +126,12 @@ pub(crate) struct PollGroup {
     flushing: Vec<u32>,
     done: Vec<IoCompletion>,
     accepting: bool,
-    flushes: usize,
+    /// By reactor: what it is to hear of its controllers' traffic.
+    active: Vec<Active>,
+    /// Reports of failures that are on their way to other reactors.
+    reports: Rc<Cell<usize>>,
+    /// Flushes that shutdowns wait for.
+    rounds: Vec<Option<Round>>,
     shortage: Shortage,
 }
 
@@ -145,6 +151,7 @@ impl Poller for GroupPoller {
 impl PollGroup {
     /// The group of the current reactor, which has place `this` in the target.
     pub fn new(this: u32, directory: Directory, definition: Arc<TargetDefinition>) -> Self {
+        let active = directory.reactors.iter().map(|_| Active::default()).collect();
         Self {
             directory,
             connections: Vec::new(),
@@ -169,7 +176,9 @@ impl PollGroup {
             flushing: Vec::new(),
             done: Vec::new(),
             accepting: true,
-            flushes: 0,
+            active,
+            reports: Rc::default(),
+            rounds: Vec::new(),
             shortage: Shortage::default(),
         }
     }
@@ -272,13 +281,9 @@ impl PollGroup {
             }
             let Some(queue) = connection.queue() else { continue };
             let (owner, controller_id) = (queue.owner, queue.controller_id);
-            self.tell(owner, move |group| {
-                let now = group.shared.now;
-                if let Some(controller) = group.shared.controllers.get_mut(controller_id) {
-                    controller.activity(now);
-                }
-            });
+            self.note_traffic(owner, controller_id);
         }
+        self.tell_of_traffic();
         let now = self.shared.now;
         for id in self.shared.controllers.ids() {
             if let Some(controller) = self.shared.controllers.get_mut(id) {
@@ -361,7 +366,7 @@ impl PollGroup {
 
     /// Commands in flight, but for asynchronous event requests that wait.
     pub fn outstanding(&self) -> usize {
-        self.shared.namespaces.outstanding() + self.flushes
+        self.shared.namespaces.outstanding()
     }
 
     /// Closes every connection.
@@ -407,30 +412,6 @@ impl PollGroup {
         Some((connection, &mut self.shared))
     }
 
-    /// Does something in a group, at once if it is this one. The other one's turn follows.
-    fn tell(&mut self, reactor: u32, what: impl FnOnce(&mut PollGroup) + Send + 'static) {
-        if reactor == self.shared.this {
-            what(self);
-            return;
-        }
-        let key = self.directory.key;
-        let handle = self.directory.reactors[reactor as usize].clone();
-        let sent = handle.spawn(move || async move {
-            if let Some(group) = key.get() {
-                let mut group = group.borrow_mut();
-                group.shared.now = now();
-                what(&mut group);
-                group.run_actions();
-                group.flush();
-                group.run_actions();
-            }
-        });
-        spawn_local(async move {
-            // A reactor that is gone has no queues left to tell of.
-            let _ = sent.await;
-        });
-    }
-
     fn run_actions(&mut self) {
         while let Some(action) = self.shared.actions.pop_front() {
             self.run(action);
@@ -456,12 +437,9 @@ impl PollGroup {
                 self.partings.push(Parting { connection, controller_id, owner, queue_id });
             }
             GroupAction::Release { connection } => self.release(connection),
-            GroupAction::ReportFailure { controller_id, owner, error } => self.tell(owner, move |group| {
-                if let Some(controller) = group.shared.controllers.get_mut(controller_id) {
-                    controller.command_failed(error);
-                }
-                group.shared.collect_actions(controller_id);
-            }),
+            GroupAction::ReportFailure { controller_id, owner, error } => {
+                self.report_failure(owner, controller_id, error);
+            }
             GroupAction::Abort { admin, slot, controller_id, sqid, cid } => {
                 self.abort(admin, slot, controller_id, sqid, cid);
             }
@@ -510,7 +488,7 @@ impl PollGroup {
             admin: Some(admission.connection),
             queues: Vec::new(),
             write_cache,
-            flushes: 0,
+            flushing: None,
         };
         shared.controllers.insert(controller_id, entry);
         Ok(granted)

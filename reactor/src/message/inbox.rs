@@ -24,7 +24,10 @@ pub(crate) type Message = Box<dyn FnOnce() + Send>;
 
 /// Messages that the ring holds.
 const RING: usize = 4096;
-/// Messages kept beyond the ring for senders that did not wait; more are refused.
+/// Messages kept beyond the ring for senders that did not wait; more are refused. What must happen is awaited, and then
+/// waits for room. What is sent without waiting is one message a detached or abandoned NVMe path, one a lane and rest of
+/// its lender, one a question whose asker has given up. A reactor takes 256 in each turn: to be so far behind it must hang,
+/// and then the process is to be ended; the log says it.
 const OVERFLOW: usize = 65_536;
 
 /// The receiving end of a reactor, shared with all senders.

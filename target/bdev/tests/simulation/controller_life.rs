@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sledge_bdev::BlockDevice;
 use sledge_bdev::delay::{DelayDevice, DelayOptions, Latencies};
+use sledge_bdev::uring::{UringDevice, UringOptions};
 use sledge_nvme::property::{Configuration, Property, ShutdownNotification, ShutdownStatus};
 use sledge_nvme::sgl::Descriptor;
 use sledge_nvme::{Command, Status};
@@ -112,6 +113,67 @@ fn a_shutdown_completes_with_commands_in_flight() {
                 sleep(Duration::from_micros(100)).await;
             }
         });
+    });
+}
+
+// Without this a controller's shutdown could be complete before its writes are durable: the flushes of the one that had its
+// identifier before would end it.
+#[test]
+fn a_shutdown_waits_for_its_own_flushes() {
+    for_seeds(20, |seed| {
+        let config = SimulationConfig { pool_bytes: 8 << 20, ..SimulationConfig::default() };
+        let mut world = World::new(seed, config, 1, 1);
+        let node = world.target_node;
+        let disk = world.simulation.disk(node, "disk").create(1 << 20, 512);
+        let open = || async {
+            let options = UringOptions {
+                name: "disk".to_owned(),
+                filename: "disk".into(),
+                block_size: None,
+                uuid: None,
+                create_bytes: None,
+            };
+            UringDevice::open(options).unwrap()
+        };
+        let device = world.simulation.block_on(node, open).unwrap();
+        let mut definition = world.definition(vec![Arc::new(device)]);
+        let subsystem = definition.subsystems.values_mut().next().unwrap();
+        Arc::make_mut(subsystem).controller_ids = (1, 1);
+        world.apply(definition);
+        let address = world.address();
+        let host = move || async move {
+            let quick = Duration::from_micros(10)..=Duration::from_micros(50);
+            let slow = |ms| Duration::from_millis(ms)..=Duration::from_millis(ms);
+            for flush_ms in [100, 400] {
+                disk.set_latency(quick.clone());
+                let (mut admin, cntlid) = RawQueue::admin(address, 77, 0).await;
+                assert_eq!(cntlid, 1);
+                let mut io = RawQueue::initialize(address, false, false).await;
+                io.connect(1, cntlid, 77, 0).await.unwrap();
+                let mut write = Command::write(1, 0, 8);
+                write.dptr = Descriptor::in_capsule(0, 4096);
+                assert!(io.execute(write, &[7; 4096]).await.status().is_success());
+                assert!(disk.unsynced_blocks() > 0);
+                disk.set_latency(slow(flush_ms));
+                let shutdown = Configuration::ENABLE_NVM.with_shutdown(ShutdownNotification::Normal);
+                admin.set(Property::Cc, shutdown).await;
+                read_to_end(&io.stream).await;
+                if flush_ms == 100 {
+                    // It does not wait for the end; the next controller gets its identifier.
+                    assert_eq!(admin.csts().await.shutdown(), Some(ShutdownStatus::Occurring));
+                    drop(admin);
+                    sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+                let began = now();
+                while admin.csts().await.shutdown() != Some(ShutdownStatus::Complete) {
+                    assert!(now() - began < Duration::from_secs(5), "the shutdown is not complete");
+                    sleep(Duration::from_micros(100)).await;
+                }
+                assert_eq!(disk.unsynced_blocks(), 0, "complete, but not durable");
+            }
+        };
+        world.simulation.block_on(world.host_node, host).unwrap();
     });
 }
 
