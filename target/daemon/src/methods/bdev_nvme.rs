@@ -14,7 +14,7 @@ use sledge_nvme::fabrics::Nqn;
 
 use super::bdev::{Nothing, device_error};
 use super::bdev_nvme_options::{self as options, MultipathOptions};
-use super::params::neutral;
+use super::params::{neutral, no_secret};
 use super::wait::wait_for;
 use crate::daemon::Daemon;
 use crate::model::Draft;
@@ -137,9 +137,9 @@ pub(super) fn attach(draft: &mut Draft, params: Attach) -> Result<Value, RpcErro
     neutral("prchk_guard", params.prchk_guard, false)?;
     neutral("hostaddr", params.hostaddr.as_deref(), "")?;
     neutral("hostsvcid", params.hostsvcid.as_deref(), "")?;
-    neutral("psk", params.psk.as_deref(), "")?;
-    neutral("dhchap_key", params.dhchap_key.as_deref(), "")?;
-    neutral("dhchap_ctrlr_key", params.dhchap_ctrlr_key.as_deref(), "")?;
+    no_secret("psk", params.psk.as_deref())?;
+    no_secret("dhchap_key", params.dhchap_key.as_deref())?;
+    no_secret("dhchap_ctrlr_key", params.dhchap_ctrlr_key.as_deref())?;
     neutral("allow_unrecognized_csi", params.allow_unrecognized_csi, false)?;
     let mut settings = draft.model.nvme.options.clone();
     if let Some(limit) = params.connect_timeout_us.filter(|limit| *limit != 0) {

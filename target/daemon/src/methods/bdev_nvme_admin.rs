@@ -4,7 +4,9 @@
 //! none of the controller's devices is in use, or with `force`; one that would take the queues, events or the
 //! connection from the target is never sent.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -224,20 +226,9 @@ pub(super) async fn apply_firmware(daemon: Arc<Daemon>, params: ApplyFirmware) -
     let device = daemon.devices().get_as::<NvmeDevice>(&params.bdev_name).map_err(device_error)?;
     let name = device.controller().to_owned();
     let _claims = guard(&daemon, &name, Admin::FirmwareCommit.value(), false)?;
-    let path = params.filename.display();
-    let unreadable = |error: std::io::Error| RpcError::system(&error, format!("{path}: {error}"));
-    let file = params.filename.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        let length = std::fs::metadata(&file)?.len();
-        if length > MAX_FIRMWARE_BYTES { Ok(Vec::new()) } else { std::fs::read(&file) }
-    });
-    let image = read.await.map_err(RpcError::internal)?.map_err(unreadable)?;
-    if image.is_empty() || !image.len().is_multiple_of(4) {
-        return Err(RpcError::invalid_param(
-            "filename",
-            format!("{path} is no firmware image, by its length"),
-        ));
-    }
+    let file = params.filename;
+    let image =
+        tokio::task::spawn_blocking(move || read_image(&file)).await.map_err(RpcError::internal)??;
     let controllers = daemon.model().nvme.controllers.clone();
     for (at, part) in image.chunks(FIRMWARE_CHUNK).enumerate() {
         let mut command = Command::new(Admin::FirmwareImageDownload.value(), 0);
@@ -265,6 +256,27 @@ pub(super) async fn apply_firmware(daemon: Arc<Daemon>, params: ApplyFirmware) -
     Ok(json!(status.to_string()))
 }
 
+/// Reads a firmware image: a file, whose size bounds what is read.
+fn read_image(path: &Path) -> Result<Vec<u8>, RpcError> {
+    let unreadable = |error: std::io::Error| RpcError::system(&error, format!("{}: {error}", path.display()));
+    let wrong = |reason: String| {
+        RpcError::invalid_param("filename", format!("{} is no firmware image: {reason}", path.display()))
+    };
+    // A device or a pipe could go on for ever, or never begin.
+    let about = std::fs::metadata(path).map_err(unreadable)?;
+    if !about.is_file() {
+        return Err(wrong("it is not a file".to_owned()));
+    }
+    let bytes = about.len();
+    if bytes == 0 || bytes > MAX_FIRMWARE_BYTES || !bytes.is_multiple_of(4) {
+        return Err(wrong(format!("it has {bytes} bytes")));
+    }
+    // As long as it has just been, whatever becomes of it meanwhile.
+    let mut image = vec![0; bytes as usize];
+    File::open(path).and_then(|mut file| file.read_exact(&mut image)).map_err(unreadable)?;
+    Ok(image)
+}
+
 fn check(what: &str, status: Status) -> Result<(), RpcError> {
     match status.is_success() {
         true => Ok(()),
@@ -273,7 +285,10 @@ fn check(what: &str, status: Status) -> Result<(), RpcError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     // Without it: Format, Sanitize or a firmware commit could be sent to a drive that hosts use.
@@ -288,5 +303,23 @@ mod tests {
         for opcode in [0x02, 0x06, 0x0a] {
             assert_eq!(danger(opcode), Danger::None, "{opcode:#x}");
         }
+    }
+
+    // Without it: a device given for an image would be read until the target has no memory left.
+    #[test]
+    fn a_firmware_image_is_a_file_of_some_size() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let refused = |path: &Path| read_image(path).unwrap_err();
+        assert_eq!(refused(file.path()).code, -32602);
+        file.write_all(b"imag").unwrap();
+        assert_eq!(read_image(file.path()).unwrap(), b"imag");
+        file.write_all(b"e").unwrap();
+        assert!(refused(file.path()).message.contains("5 bytes"));
+        file.as_file().set_len(MAX_FIRMWARE_BYTES + 4).unwrap();
+        assert_eq!(refused(file.path()).code, -32602);
+        for path in ["/dev/zero", "/"] {
+            assert!(refused(Path::new(path)).message.contains("not a file"));
+        }
+        assert_eq!(refused(Path::new("/no-such-file")).code, -2);
     }
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::nvmf_subsystem::check_nqn;
-use super::params::neutral;
+use super::params::no_secret;
 use crate::model::Draft;
 use crate::rpc::error::RpcError;
 
@@ -21,9 +21,9 @@ pub(super) struct Add {
 }
 
 pub(super) fn add(draft: &mut Draft, params: Add) -> Result<Value, RpcError> {
-    neutral("psk", params.psk.as_deref(), "")?;
-    neutral("dhchap_key", params.dhchap_key.as_deref(), "")?;
-    neutral("dhchap_ctrlr_key", params.dhchap_ctrlr_key.as_deref(), "")?;
+    no_secret("psk", params.psk.as_deref())?;
+    no_secret("dhchap_key", params.dhchap_key.as_deref())?;
+    no_secret("dhchap_ctrlr_key", params.dhchap_ctrlr_key.as_deref())?;
     check_nqn("host", &params.host)?;
     if draft.model.subsystem(&params.nqn)?.hosts.contains(&params.host) {
         let reason = format!("{} may connect to {} already", params.host, params.nqn);

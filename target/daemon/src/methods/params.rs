@@ -48,6 +48,17 @@ pub fn neutral<T: PartialEq + Debug>(name: &str, value: Option<T>, neutral: T) -
     }
 }
 
+/// As [`neutral`] for what names, or is, a secret: errors end up in logs and on terminals.
+///
+/// # Errors
+/// -32602 naming the parameter, not its value.
+pub fn no_secret(name: &str, value: Option<&str>) -> Result<(), RpcError> {
+    match value {
+        None | Some("") => Ok(()),
+        Some(_) => Err(RpcError::invalid_param(name, "is not supported by this target: leave it out")),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -93,5 +104,14 @@ mod tests {
         }
         assert!(neutral("md_size", Some(0), 0).is_ok() && neutral("md_size", None, 0).is_ok());
         assert!(neutral("md_size", Some(8), 0).unwrap_err().message.contains("md_size"));
+    }
+
+    // Without it: a key in a configuration that is refused could be read in the log, by whoever may read that.
+    #[test]
+    fn errors_do_not_tell_secrets() {
+        assert!(no_secret("psk", None).is_ok() && no_secret("psk", Some("")).is_ok());
+        let error = no_secret("psk", Some("NVMeTLSkey-1:01:hush")).unwrap_err();
+        assert_eq!((error.code, &error.path[..]), (-32602, &[Step::Key("psk".into())][..]));
+        assert!(error.message.contains("psk") && !error.message.contains("hush"), "{error}");
     }
 }
