@@ -78,11 +78,6 @@ pub fn read(text: &[u8]) -> Result<Value, String> {
         .map_err(|error| error_response(&Value::Null, &RpcError::parse(error)).to_string())
 }
 
-/// The method of a single request; `None` of anything else.
-pub fn method(request: &Value) -> Option<&str> {
-    request.as_object()?.get("method")?.as_str()
-}
-
 /// Calls what was asked for, in order, and gives the response to send; `None` when there is none to send (only
 /// notifications).
 pub async fn answer<F, R>(request: Value, mut call: F) -> Option<String>

@@ -1,7 +1,7 @@
 //! Serves the management socket: one task a connection, requests of one connection in order.
 //!
 //! Invariant: a call that has begun runs to its end even when its client goes away, so that no change is left
-//! half done (one that only waits is given up then); connections, request sizes and the time a client may take to send
+//! half done (those that only wait are given up then); connections, request sizes and the time a client may take to send
 //! the rest of a request or to read an answer are bounded, and whoever keeps a place without using it makes room.
 
 use std::future::Future;
@@ -12,7 +12,8 @@ use serde_json::Value;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{debug, warn};
 
 use super::error::RpcError;
@@ -92,13 +93,16 @@ async fn converse(
                     };
                     drop(text);
                     has_asked = true;
-                    let answer = if message::method(&request).is_some_and(|method| calls.only_waits(method)) {
-                        tokio::select! {
-                            answer = answer(request, calls.clone()) => answer,
-                            () = client_gone(&stream) => return Ok(()),
+                    let (gone, is_gone) = watch::channel(false);
+                    let mut calling = answer_in_own_task(request, calls.clone(), is_gone);
+                    let answer = tokio::select! {
+                        answer = &mut calling => answered(answer),
+                        () = client_gone(&stream) => {
+                            gone.send_replace(true);
+                            // What it changes is changed to the end.
+                            let _ = calling.await;
+                            return Ok(());
                         }
-                    } else {
-                        answer_in_own_task(request, calls.clone()).await
                     };
                     if let Some(answer) = answer {
                         send(&mut stream, answer).await?;
@@ -142,17 +146,31 @@ async fn client_gone(stream: &UnixStream) {
     }
 }
 
-async fn answer(request: Value, calls: impl Calls) -> Option<String> {
-    message::answer(request, |method, params| {
-        let calls = calls.clone();
-        async move { calls.call(method, params).await }
-    })
-    .await
+/// Runs the calls apart from the connection, whose end would otherwise cut them short. Those that only wait are given up
+/// once the client has gone: a batch of them could wait for days.
+fn answer_in_own_task(
+    request: Value,
+    calls: impl Calls,
+    is_gone: watch::Receiver<bool>,
+) -> JoinHandle<Option<String>> {
+    tokio::spawn(message::answer(request, move |method, params| {
+        let (calls, mut is_gone) = (calls.clone(), is_gone.clone());
+        async move {
+            if !calls.only_waits(&method) {
+                return calls.call(method, params).await;
+            }
+            tokio::select! {
+                answer = calls.call(method, params) => answer,
+                // An error says that the connection's task is gone, and so is the client.
+                _ = is_gone.wait_for(|gone| *gone) => Err(RpcError::internal("nobody waits any more")),
+            }
+        }
+    }))
 }
 
-/// Runs the calls apart from the connection, whose end would otherwise cut them short.
-async fn answer_in_own_task(request: Value, calls: impl Calls) -> Option<String> {
-    tokio::spawn(answer(request, calls)).await.unwrap_or_else(|error| {
+/// The answer of calls that have ended.
+fn answered(ended: Result<Option<String>, JoinError>) -> Option<String> {
+    ended.unwrap_or_else(|error| {
         // The panic itself has been reported where it happened.
         let error = RpcError::internal(format!("the call did not end properly: {error}"));
         Some(message::error_response(&Value::Null, &error).to_string())
@@ -259,18 +277,25 @@ mod tests {
         panic!("the call was cut short");
     }
 
-    // Without it: clients that give up waiting, one after the other, would take all places for ever.
+    // Without it: clients that give up waiting, one after the other, would take all places for ever; or those that give up
+    // in the middle of a batch would leave it half made.
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_given_up_with_its_client() {
-        let (mut client, server) = UnixStream::pair().unwrap();
-        let task = serving(server, Slow::default());
-        client.write_all(br#"{"jsonrpc":"2.0","id":1,"method":"wait"}"#).await.unwrap();
-        // One that only sends no more still waits for its answer.
-        client.shutdown().await.unwrap();
-        tokio::time::sleep(LOOK_PERIOD * 3).await;
-        assert!(!task.is_finished());
-        drop(client);
-        tokio::time::timeout(LOOK_PERIOD * 3, task).await.unwrap().unwrap().unwrap();
+        let one = |method: &str| format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"{method}\"}}");
+        let batch = format!("[{},{},{}]", one("wait"), one("wait"), one("slow"));
+        for (request, made) in [(one("wait"), 0), (batch, 1)] {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let calls = Slow::default();
+            let task = serving(server, calls.clone());
+            client.write_all(request.as_bytes()).await.unwrap();
+            // One that only sends no more still waits for its answer.
+            client.shutdown().await.unwrap();
+            tokio::time::sleep(LOOK_PERIOD * 3).await;
+            assert!(!task.is_finished());
+            drop(client);
+            tokio::time::timeout(LOOK_PERIOD * 3, task).await.unwrap().unwrap().unwrap();
+            assert_eq!(calls.0.load(Ordering::SeqCst), made);
+        }
     }
 
     // Without it: a client that hangs in the middle of a request would keep its place for ever.
