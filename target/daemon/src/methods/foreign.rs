@@ -23,7 +23,6 @@ pub(super) static METHODS: &[Method] = &[
     ignored!("accel_set_options"),
     ignored!("bdev_iscsi_set_options"),
     ignored!("bdev_raid_set_options"),
-    ignored!("framework_set_scheduler"),
     ignored!("iobuf_set_options"),
     ignored!("iscsi_set_options"),
     ignored!("scheduler_set_options"),

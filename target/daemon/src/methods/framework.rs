@@ -11,8 +11,9 @@ use sledge_reactor::options::Wait;
 use sledge_reactor::statistics::{PollerStatistics, ReactorStatistics};
 
 use super::bdev::Nothing;
+use super::params::neutral;
 use crate::daemon::{Daemon, TICK_RATE};
-use crate::model::save;
+use crate::model::{Draft, save};
 use crate::rpc::error::RpcError;
 
 /// How long a reactor may take to report: a busy one does not hold up the answer about the others.
@@ -111,9 +112,48 @@ fn memory(pool: &PoolStatistics) -> Value {
     })
 }
 
-/// Work stays on the core where it is put.
+/// The one way of spreading work over cores: it stays on the core where it is put.
+const SCHEDULER: &str = "static";
+
 pub(super) async fn get_scheduler(_: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
-    Ok(json!({"scheduler_name": "static", "scheduler_period": 0}))
+    Ok(json!({"scheduler_name": SCHEDULER, "scheduler_period": 0}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetScheduler {
+    name: String,
+    /// A scheduler that moves nothing has nothing to do periodically.
+    #[serde(rename = "period")]
+    _period: Option<u64>,
+    load_limit: Option<u8>,
+    core_limit: Option<u8>,
+    core_busy: Option<u8>,
+    mappings: Option<String>,
+}
+
+/// SPDK's configurations name theirs, mostly this one. Others would move work between cores, which whoever asks for it
+/// would wait for in vain.
+pub(super) fn set_scheduler(_: &mut Draft, params: SetScheduler) -> Result<Value, RpcError> {
+    if params.name != SCHEDULER {
+        let reason = format!(
+            "{:?} is not supported, only {SCHEDULER:?}: connections stay on the reactor that they are dealt to; take the \
+             call out of the configuration, and choose cores when the target is started (--cores)",
+            params.name
+        );
+        return Err(RpcError::invalid_param("name", reason));
+    }
+    for (name, limit) in [
+        ("load_limit", params.load_limit),
+        ("core_limit", params.core_limit),
+        ("core_busy", params.core_busy),
+    ] {
+        if limit.is_some() {
+            return Err(RpcError::invalid_param(name, format!("the {SCHEDULER} scheduler has no limits")));
+        }
+    }
+    neutral("mappings", params.mappings.as_deref(), "")?;
+    Ok(json!(true))
 }
 
 /// A report about the threads that answered.

@@ -162,6 +162,7 @@ static METHODS: &[Method] = &[
     ask!(Running, "framework_get_reactors", framework::get_reactors),
     ask!(Any, "framework_get_subsystems", framework::get_subsystems),
     ask!(Running, "framework_get_scheduler", framework::get_scheduler),
+    edit!(Any, "framework_set_scheduler", framework::set_scheduler),
     ask!(StartUp, "framework_start_init", framework::start_init),
     ask!(Any, "framework_wait_init", framework::wait_init),
     ask!(Running, "iobuf_get_stats", framework::get_memory),

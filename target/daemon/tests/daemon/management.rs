@@ -142,6 +142,18 @@ fn memory_and_scheduler_are_reported() {
     assert_eq!(reactors["reactors"][0]["memory"]["backing"], memory[0]["backing"]);
     let scheduler = target.call("framework_get_scheduler", json!({})).unwrap();
     assert_eq!(scheduler, json!({"scheduler_name": "static", "scheduler_period": 0}));
+    for params in [json!({"name": "static"}), json!({"name": "static", "period": 1000, "mappings": ""})] {
+        assert_eq!(target.call("framework_set_scheduler", params), Ok(json!(true)));
+    }
+    for (params, words) in [
+        (json!({"name": "dynamic", "load_limit": 20}), "name: \"dynamic\" is not supported"),
+        (json!({"name": "static", "core_busy": 95}), "core_busy: "),
+        (json!({"name": "static", "mappings": "a:1"}), "mappings: "),
+        (json!({}), "missing field `name`"),
+    ] {
+        let (code, message) = target.call("framework_set_scheduler", params.clone()).unwrap_err();
+        assert!(code == -32602 && message.contains(words), "{params}: {message}");
+    }
 }
 
 // Without it: a device that hangs would have every later change wait and fail though it was made, and could never be
