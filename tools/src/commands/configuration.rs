@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::json;
 
 use crate::client::{Client, Failure};
 use crate::output::Report;
@@ -43,10 +43,9 @@ fn write_whole(file: &Path, text: &str) -> std::io::Result<()> {
 }
 
 pub(super) fn load(client: &mut Client, file: &Path) -> Result<Report, Failure> {
-    let text = fs::read_to_string(file)
-        .map_err(|error| Failure::Usage(format!("can't read {}: {error}", file.display())))?;
-    let config: Value = serde_json::from_str(&text)
-        .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    let result = client.call("load_config", config)?;
+    let unreadable = |error| Failure::Usage(format!("can't read {}: {error}", file.display()));
+    let text = fs::read_to_string(file).map_err(unreadable)?;
+    // The target reads it as it reads its own, and says the line of what is wrong.
+    let result = client.call("load_config", json!({"file": file.display().to_string(), "text": text}))?;
     Ok(Report::say(result, format!("loaded {}", file.display())))
 }

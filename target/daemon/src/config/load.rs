@@ -134,7 +134,11 @@ fn entry(value: &Value, path: Vec<Step>) -> Result<Entry, Fault> {
     };
     let at_method = || below(&path, key("method"));
     match methods::find(method).map(|method| method.action) {
-        None => return Err(Fault { path: at_method(), error: RpcError::method_not_found(method) }),
+        None => {
+            // As a parameter that is wrong: the method that the client has called is there.
+            let error = RpcError { code: -32602, ..RpcError::method_not_found(method) };
+            return Err(Fault { path: at_method(), error });
+        }
         Some(Action::Ask(_)) => {
             let reason = format!("{method} configures nothing and can't be in a configuration");
             return Err(Fault::shape(&at_method(), reason));
