@@ -39,7 +39,7 @@ class Drives:
             ["qemu-storage-daemon", "--blockdev", f"driver=file,node-name=slow,filename={self.path('slow')}",
              "--nbd-server", f"addr.type=unix,addr.path={self.slow}",
              "--export", "type=nbd,id=slow,node-name=slow,name=slow,writable=on"], stdin=subprocess.DEVNULL)
-        end = time.monotonic() + 15
+        end = time.monotonic() + 120
         while not os.path.exists(self.slow):
             if self.daemon.poll() is not None or time.monotonic() > end:
                 raise RuntimeError("qemu-storage-daemon does not serve")
@@ -123,8 +123,16 @@ class Drives:
         """Returns when it has gone."""
         self.machine().wait("DEVICE_DELETED", seconds, device="plug")
 
-    def plug(self):
-        self.machine().call("device_add", **self.plugged())
+    def plug(self, patience=60):
+        """Puts the drive in again; QEMU lets go of the one before a moment after it has said so."""
+        end = time.monotonic() + patience
+        while True:
+            try:
+                return self.machine().call("device_add", **self.plugged())
+            except RuntimeError as error:
+                if "in use" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
 
     def power_cycle(self):
         """Resets the machine."""

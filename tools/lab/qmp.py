@@ -7,7 +7,7 @@ import time
 class Qmp:
     """A connection; made when QEMU listens, at the latest after `patience` seconds."""
 
-    def __init__(self, path, patience=30):
+    def __init__(self, path, patience=120):
         end = time.monotonic() + patience
         self.link = socket.socket(socket.AF_UNIX)
         while True:
@@ -20,7 +20,7 @@ class Qmp:
                 time.sleep(0.1)
         self.stream = self.link.makefile("rwb", buffering=0)
         self.events = []
-        self.link.settimeout(30)
+        self.link.settimeout(patience)
         self._receive("QMP")
         self.call("qmp_capabilities")
 

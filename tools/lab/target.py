@@ -10,13 +10,31 @@ import time
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 LAB = os.path.join(ROOT, "build", "lab")
+# Seconds after which something hangs, on a machine that is slow.
+PATIENCE = 60
+
+
+KEPT = []
 
 
 def free_port():
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of 127.0.0.1 that nobody else is given until this program ends.
+
+    A socket stays bound to it, without listening: the kernel then gives the port to nobody who asks for any, while a
+    target may listen there whenever it is started.
+    """
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    KEPT.append(keeper)
+    return keeper.getsockname()[1]
+
+
+def allocated(path):
+    """The bytes that a file has of its file system, as text."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return str(os.fstat(file.fileno()).st_blocks * 512)
 
 
 def find_target(given):
@@ -63,11 +81,11 @@ class Target:
             self.process = subprocess.Popen([self.program, "-c", self.configuration, "--rpc-socket", self.socket,
                                              "--cores", self.cores], cwd=self.folder, stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log)
-        end = time.monotonic() + 15
+        end = time.monotonic() + PATIENCE
         while not self._answers():
             self.must_run()
             if time.monotonic() > end:
-                raise RuntimeError("the target does not listen after 15 s")
+                raise RuntimeError(f"the target does not listen after {PATIENCE} s")
             time.sleep(0.05)
 
     def _answers(self):
@@ -87,7 +105,7 @@ class Target:
         if params:
             request["params"] = params
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(20)
+            link.settimeout(PATIENCE)
             link.connect(self.socket)
             link.sendall(json.dumps(request).encode())
             text = b""
@@ -112,13 +130,13 @@ class Target:
             self.process = None
 
     def stop(self):
-        """Asks the process to end; raises unless it does with status 0 within 15 seconds."""
+        """Asks the process to end; raises unless it does with status 0."""
         self.must_run()
         self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.process.wait(15)
+            code = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            raise RuntimeError("the target still runs 15 s after SIGTERM") from None
+            raise RuntimeError(f"the target still runs {PATIENCE} s after SIGTERM") from None
         self.process = None
         if code:
             raise RuntimeError(f"the target ended with {code}")
