@@ -17,6 +17,7 @@ use super::error::DriverError;
 use super::io_queue::Reclaim;
 use super::keeper::Keeper;
 use super::lifecycle::Event;
+use super::queues::reachable_pairs;
 use crate::command::Command;
 use crate::feature::{AsyncEventConfiguration, Feature};
 use crate::function::{Function, Presence};
@@ -225,11 +226,13 @@ impl Keeper {
         } else {
             return Err(DriverError::Unsupported("has no NVM command set".into()));
         };
-        let (entries, submission, completion) = self.admin.restart(
-            &function,
-            capabilities.max_queue_entries(),
-            super::queues::stride_bytes(&*function),
-        )?;
+        let stride_bytes = 4usize << capabilities.doorbell_stride();
+        if reachable_pairs(&*function, stride_bytes) == 0 {
+            let problem = "has no doorbells of the admin queue among its registers";
+            return Err(DriverError::Unsupported(problem.into()));
+        }
+        let (entries, submission, completion) =
+            self.admin.restart(&function, capabilities.max_queue_entries(), stride_bytes)?;
         function
             .set_bus_master(true)
             .map_err(|source| DriverError::Function { what: "turning bus mastering on", source })?;

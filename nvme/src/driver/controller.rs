@@ -21,6 +21,7 @@ use super::lifecycle::{Event, State};
 use super::namespaces::NamespaceInfo;
 use super::options::ControllerOptions;
 use super::passthrough;
+use super::queue_pair::DOORBELLS;
 use super::queues::{LocalQueue, QueueReport};
 use super::statistics::{ControllerStatistics, Counters};
 use crate::command::Command;
@@ -164,6 +165,7 @@ impl Controller {
         if reactors.is_empty() {
             return Err(DriverError::Option("a controller needs at least one reactor".into()));
         }
+        check_registers(&*function)?;
         let published = Published {
             state: State::Disabling,
             identity: None,
@@ -325,6 +327,7 @@ impl Controller {
     /// When the controller is not removed, the function is another controller's, or it does not come up; it has failed
     /// in the latter two cases, and another replacement may be tried.
     pub async fn replace(&self, function: Arc<dyn Function>) -> Result<(), DriverError> {
+        check_registers(&*function)?;
         self.keeper(|keeper| async move { keeper.replace(function).await }).await
     }
 
@@ -383,6 +386,15 @@ impl Controller {
         });
         asked.await?
     }
+}
+
+/// Whether a function has all registers but doorbells, which depend on what it says of itself.
+fn check_registers(function: &dyn Function) -> Result<(), DriverError> {
+    let bytes = function.register_bytes();
+    if bytes < DOORBELLS {
+        return Err(DriverError::Unsupported(format!("has {bytes} bytes of registers")));
+    }
+    Ok(())
 }
 
 /// An attachment that somebody waits for. If nobody does any more, nobody would ever detach the controller.

@@ -15,7 +15,7 @@ use super::data_pointer::{Indescribable, Lists, PAGE_BYTES};
 use super::io_queue::{IoQueueOptions, QueueState, Reclaim};
 use super::launch::{Obstacle, take_memory};
 use super::leak::Leaky;
-use super::ledger::{Cause, Ledger, Out, RawIo};
+use super::ledger::{Cause, LOST, Ledger, Out, RawIo};
 use super::lender::{Borrower, Lane, Lent, Outcome, Port};
 use super::queue_pair::{QueuePair, QueueStatistics};
 use super::reach::Reach;
@@ -199,6 +199,9 @@ impl Engine {
         if io.operation == Operation::Flush && !cached {
             // What has completed is durable.
             return Submitted::Done(io.complete(Status::SUCCESS));
+        }
+        if io.operation == Operation::Flush && self.ledger.take_lost(channel) {
+            return Submitted::Done(io.complete(LOST));
         }
         if let QueueState::Failed(status) = self.state {
             return Submitted::Done(io.complete(status));

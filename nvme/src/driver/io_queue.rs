@@ -232,6 +232,12 @@ impl IoQueue {
         }
     }
 
+    /// The device has lost what it had not yet made durable. Each channel that is open learns of it by its next flush,
+    /// or the one that waits: it fails, once. Stopped and reclaimed.
+    pub fn cache_was_lost(&self) {
+        self.engine.borrow_mut().ledger.cache_was_lost(super::ledger::LOST);
+    }
+
     /// Commands go to the device from now on, those that were kept first. After the device was told of the queue. For
     /// a queue that was in use: [`Self::stop`], [`Self::reclaim`], [`Self::reset_rings`], the Create commands, this.
     pub fn start(&self) {

@@ -44,6 +44,8 @@ pub(super) struct Keeper {
     pub(super) epoch: Cell<u64>,
     /// Escalations that are using the controller or its queues just now.
     pub(super) working: Cell<u32>,
+    /// Whether I/O waits for an admin command that changes namespaces.
+    pub(super) paused: Cell<bool>,
     /// Abort commands under way.
     pub(super) aborting: Cell<u32>,
     /// The controller said that it pauses until then, at most: nothing is overdue before.
@@ -55,6 +57,10 @@ pub(super) struct Keeper {
     taken: Cell<u64>,
     /// The state is published, but its action is not yet carried out.
     busy: Cell<bool>,
+    /// It was shut down since it was live last: nothing is left in its volatile write cache.
+    shut_down: Cell<bool>,
+    /// It lost its power since it was live last, and with it perhaps what it had not yet made durable.
+    cache_lost: Cell<bool>,
     /// What to tell when it is live again.
     news: Cell<Option<ControllerEvent>>,
     error: RefCell<Option<DriverError>>,
@@ -75,6 +81,23 @@ impl Drop for Keeper {
 
 type Running = Pin<Box<dyn Future<Output = Event>>>;
 
+/// I/O waits while it is there.
+struct Pause<'a>(&'a Keeper);
+
+impl<'a> Pause<'a> {
+    fn new(keeper: &'a Keeper) -> Self {
+        keeper.paused.set(true);
+        Self(keeper)
+    }
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.0.paused.set(false);
+        self.0.changed.set();
+    }
+}
+
 impl Keeper {
     /// Brings a controller up on the current reactor, its owner, and stays with it.
     ///
@@ -88,6 +111,9 @@ impl Keeper {
             shadows: RefCell::new(None),
             epoch: Cell::new(0),
             working: Cell::new(0),
+            paused: Cell::new(false),
+            shut_down: Cell::new(false),
+            cache_lost: Cell::new(false),
             aborting: Cell::new(0),
             paused_until: Cell::new(Instant::default()),
             changed: Signal::default(),
@@ -211,20 +237,19 @@ impl Keeper {
         }
         // The format of a namespace must not change under commands that count in blocks of the old one.
         let pauses = passthrough::changes_namespaces(&command);
-        let (epoch, working) = (self.epoch.get(), pauses.then(|| Working::new(self)));
-        if pauses {
-            self.stop_queues().await;
-            self.drain().await;
-        }
+        let pause = if pauses { Some(self.pause().await?) } else { None };
+        let epoch = self.epoch.get();
         let answer = self.admin.execute("an admin command", limit, command, buffer).await;
         let mut scanned = Ok(());
         if pauses && answer.as_ref().is_ok_and(|(completion, _)| completion.status().is_success()) {
             scanned = self.rescan().await;
         }
-        if pauses && self.epoch.get() == epoch && scanned.is_ok() {
+        // One that is not answered may go on for long: the reset that follows ends it, and I/O waits for that.
+        let ended = !matches!(answer, Err(DriverError::Timeout { .. }));
+        if pauses && self.epoch.get() == epoch && scanned.is_ok() && ended {
             self.start_queues().await;
         }
-        drop(working);
+        drop(pause);
         match &answer {
             Err(error @ DriverError::Timeout { limit, .. }) => {
                 tracing::warn!(
@@ -241,6 +266,30 @@ impl Keeper {
             _ => {}
         }
         answer
+    }
+
+    /// Has I/O wait, for as long as nothing starts the queues, and ends what is under way. Nobody else uses the queues
+    /// until the result is dropped.
+    ///
+    /// # Errors
+    /// When I/O does not end; it goes on then. And when the controller is not live any more.
+    async fn pause(&self) -> Result<(Pause<'_>, Working<'_>), DriverError> {
+        let live = || self.shared.state() == State::Live;
+        self.changed.until(|| !live() || !self.paused.get() && self.working.get() == 0).await;
+        if !live() {
+            return Err(self.absence());
+        }
+        let (epoch, pause) = (self.epoch.get(), Pause::new(self));
+        let working = Working::new(self);
+        self.stop_queues().await;
+        if !self.drain().await {
+            if self.epoch.get() == epoch {
+                self.start_queues().await;
+            }
+            let limit = self.shared.options.drain_timeout;
+            return Err(DriverError::Timeout { what: "the end of the I/O before an admin command", limit });
+        }
+        Ok((pause, working))
     }
 
     /// Remembers why something went wrong.
@@ -339,7 +388,9 @@ impl Keeper {
                 counters.bring_up_failures.add();
                 self.note(DriverError::Fatal);
             }
+            (_, Event::ShutDown) => self.shut_down.set(true),
             (_, Event::Returned) => {
+                self.cache_lost.set(!self.shut_down.get());
                 *self.function.borrow_mut() = self.replacement.take();
                 // Of the function before, which does no DMA any more.
                 self.shadows.take();
@@ -427,6 +478,10 @@ impl Keeper {
     }
 
     async fn serve(&self) -> Event {
+        self.shut_down.set(false);
+        if self.cache_lost.take() {
+            self.on_all(|local| local.queue.cache_was_lost()).await;
+        }
         self.start_queues().await;
         self.shared.counters.brought_up.add();
         self.error.take();

@@ -21,6 +21,9 @@ use crate::{Command, Completion, Status};
 /// Most channels of one queue at a time.
 const MAX_CHANNELS: usize = 4096;
 
+/// What a flush fails with when what it was to make durable is lost. A host that tried it again would be told of success.
+pub const LOST: Status = Status::WRITE_FAULT.do_not_retry();
+
 /// A command that is ready but for identifier and pointers.
 #[derive(Debug)]
 pub struct RawIo {
@@ -73,6 +76,8 @@ pub struct Channel {
     pub raw_done: Vec<RawCompletion>,
     pub outstanding: usize,
     open: bool,
+    /// Writes of it may be lost that nobody has been told of.
+    lost: bool,
 }
 
 /// Where completions of one channel may go directly.
@@ -115,7 +120,8 @@ impl Ledger {
 
     /// A new channel; `None` when there are too many.
     pub fn open(&mut self, shape: Arc<NamespaceShape>) -> Option<u32> {
-        let channel = Channel { shape, done: Vec::new(), raw_done: Vec::new(), outstanding: 0, open: true };
+        let (done, raw_done) = (Vec::new(), Vec::new());
+        let channel = Channel { shape, done, raw_done, outstanding: 0, open: true, lost: false };
         self.channels.insert(channel).ok()
     }
 
@@ -360,6 +366,30 @@ impl Ledger {
             self.fail(index, status, &mut None);
         }
         untouched
+    }
+
+    /// What channels have written, and the device has not made durable, is lost. The flushes that wait fail with
+    /// `status`, and so does the next one of each channel that has none.
+    pub fn cache_was_lost(&mut self, status: Status) {
+        for (_, channel) in self.channels.iter_mut() {
+            channel.lost = channel.shape.volatile_cache;
+        }
+        for index in self.numbers(|request| request.io.operation == Operation::Flush) {
+            // One that came ready made stands as a flush here, too; its submitter knows what it is.
+            if self.extra(index).is_some_and(|extra| extra.raw.is_some()) {
+                continue;
+            }
+            let number = self.requests.get(index).map(|request| request.channel);
+            if let Some(channel) = number.and_then(|number| self.channels.get_mut(number)) {
+                channel.lost = false;
+            }
+            self.give_up(index, status);
+        }
+    }
+
+    /// Whether a channel's writes may be lost, which it is told now.
+    pub fn take_lost(&mut self, channel: u32) -> bool {
+        self.channels.get_mut(channel).is_some_and(|channel| std::mem::take(&mut channel.lost))
     }
 
     /// Takes a request out of all lists.

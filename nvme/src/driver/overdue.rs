@@ -63,7 +63,8 @@ pub(super) async fn watch_queue(keeper: Weak<Keeper>, index: usize) {
     loop {
         sleep(period).await;
         let Some(keeper) = keeper.upgrade() else { return };
-        if keeper.shared.state() != State::Live {
+        // While I/O waits for an admin command, nothing of it is with the controller.
+        if keeper.shared.state() != State::Live || keeper.paused.get() {
             continue;
         }
         if epoch != Some(keeper.epoch.get()) {

@@ -21,7 +21,7 @@ use crate::function::{DmaError, DmaMemory, Function};
 use crate::{Command, Completion};
 
 /// Offset of the first doorbell register (Base 3.1, "Submission Queue 0 Tail Doorbell").
-const DOORBELLS: usize = 0x1000;
+pub(super) const DOORBELLS: usize = 0x1000;
 const SUBMISSION_BYTES: usize = 64;
 const COMPLETION_BYTES: usize = 16;
 /// Fewest entries of a queue (Base 3.1.3.1: queues have at least two).

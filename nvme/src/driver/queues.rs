@@ -15,17 +15,19 @@ use super::admin::AdminBuffer;
 use super::error::DriverError;
 use super::io_queue::{IoQueue, IoQueueOptions, IoQueueStatistics, QueueAddresses, Reclaim};
 use super::keeper::{FAILED, Keeper};
+use super::queue_pair::DOORBELLS;
 use super::shadow::ShadowDoorbells;
 use crate::command::Command;
 use crate::feature::{Feature, NumberOfQueues};
 use crate::function::Function;
 use crate::identify::capability::{oacs, sgls};
-use crate::property::{Capabilities, Property};
 
 /// Most entries of an I/O queue: command identifiers keep some bits for their generation.
 const MAX_DEPTH: u32 = 4096;
 /// Most commands that a reactor keeps besides those that the device has.
 const BACKLOG: usize = 4096;
+/// Longest pause before a command is tried again, whatever the controller asks for: some ask for hours.
+const MOST_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// Longest time between two looks at queues that are to become empty.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
@@ -162,9 +164,15 @@ impl Keeper {
         let function = self.function()?;
         let identity = self.shared.identity().ok_or(DriverError::Reset)?;
         let capabilities = identity.capabilities;
-        let wanted = usize::from(options.io_queues).min(self.shared.reactors.len()).min(0xfffe) as u16;
-        let granted = self.negotiate(wanted).await?.min(wanted);
         let stride_bytes = 4usize << capabilities.doorbell_stride();
+        let reachable = reachable_pairs(&*function, stride_bytes).saturating_sub(1);
+        if reachable == 0 {
+            let problem = "has no doorbells of I/O queues among its registers";
+            return Err(DriverError::Unsupported(problem.into()));
+        }
+        let wanted = usize::from(options.io_queues).min(self.shared.reactors.len()).min(reachable);
+        let wanted = wanted.min(0xfffe) as u16;
+        let granted = self.negotiate(wanted).await?.min(wanted);
         self.offer_shadows(stride_bytes, identity.data.oacs.get() & oacs::DOORBELL_BUFFER != 0).await?;
         let depth = options.io_queue_depth.min(capabilities.max_queue_entries()).clamp(2, MAX_DEPTH);
         if usize::from(granted) < self.shared.reactors.len() {
@@ -175,8 +183,10 @@ impl Keeper {
                 "fewer I/O queues than reactors: some reactors submit through others"
             );
         }
-        let [first, second, third] =
-            identity.data.crdt.map(|time| Duration::from_millis(100) * time.get().into());
+        let [first, second, third] = identity
+            .data
+            .crdt
+            .map(|time| (Duration::from_millis(100) * time.get().into()).min(MOST_RETRY_DELAY));
         let sgl =
             options.use_sgls && identity.data.sgls.get() & (sgls::SUPPORTED | sgls::SUPPORTED_DWORD) != 0;
         let queue_options = IoQueueOptions {
@@ -400,8 +410,10 @@ impl LocalQueue {
     }
 }
 
-/// Bytes from one doorbell to the next, by the controller's registers.
-pub(super) fn stride_bytes(function: &dyn Function) -> usize {
-    let capabilities = Capabilities::from_bits(function.read_u64(Property::Cap.value() as usize));
-    4 << capabilities.doorbell_stride()
+/// Pairs of queues, the admin queue's among them, whose doorbells lie inside of the registers.
+pub(super) fn reachable_pairs(function: &dyn Function, stride_bytes: usize) -> usize {
+    // The last doorbell need not be followed by as many bytes as lie between two.
+    let doorbells =
+        function.register_bytes().checked_sub(DOORBELLS + 4).map_or(0, |bytes| bytes / stride_bytes + 1);
+    doorbells / 2
 }

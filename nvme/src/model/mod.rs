@@ -45,9 +45,10 @@ impl Model {
     pub fn new(options: ModelOptions) -> Arc<Self> {
         let iommu = Arc::new(function::Iommu::default());
         let doorbells = (usize::from(options.max_io_queues) + 1) * 2 * (4 << options.doorbell_stride);
+        let all = (controller::DOORBELLS + doorbells).next_multiple_of(4096);
         Arc::new(Self {
             address: options.address.clone(),
-            register_bytes: (controller::DOORBELLS + doorbells).next_multiple_of(4096),
+            register_bytes: options.register_bytes.unwrap_or(all),
             scattered: options.scattered,
             iommu: iommu.clone(),
             state: Mutex::new(controller::State::new(iommu, options)),
@@ -59,10 +60,12 @@ impl Model {
     }
 
     fn read_register(&self, offset: usize) -> u64 {
+        assert!(offset < self.register_bytes, "a register inside");
         self.lock().read(offset)
     }
 
     fn write_register(&self, offset: usize, value: u32) {
+        assert!(offset < self.register_bytes, "a register inside");
         self.lock().write(offset, value);
     }
 

@@ -29,6 +29,8 @@ pub struct ModelOptions {
     pub mdts: u8,
     /// CAP.DSTRD: doorbells lie 4 << this bytes apart.
     pub doorbell_stride: u8,
+    /// Bytes of registers that can be reached; none: as many as all doorbells take.
+    pub register_bytes: Option<usize>,
     /// CAP.TO in units of 500 ms.
     pub timeout_500ms: u8,
     /// CRTO.CRWMT in units of 500 ms, with CAP.CRMS; `None`: not supported.
@@ -79,6 +81,7 @@ impl Default for ModelOptions {
             max_io_queues: 64,
             mdts: 5,
             doorbell_stride: 0,
+            register_bytes: None,
             timeout_500ms: 20,
             ready_timeout_500ms: None,
             enabling: Readiness::AtOnce,

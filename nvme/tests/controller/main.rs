@@ -4,6 +4,7 @@
 mod bring_up;
 mod escalation;
 mod events;
+mod pauses;
 mod random;
 mod removal;
 mod reset;

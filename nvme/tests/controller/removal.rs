@@ -6,6 +6,7 @@ use std::time::Duration;
 use sledge_nvme::Status;
 use sledge_nvme::driver::{ControllerEvent, DriverError, State};
 use sledge_nvme::function::Presence;
+use sledge_nvme::io::{IoCommand, Operation};
 use sledge_nvme::model::{Model, ModelOptions};
 use sledge_reactor::{now, peers, sleep};
 
@@ -121,6 +122,45 @@ fn a_device_that_is_asked_for_is_let_go_of_in_order() {
         rig.model.insert();
         rig.controller.replace(rig.model.clone()).await.unwrap();
         assert_eq!(collect(&mut *channel, 1).await[0].status, Status::SUCCESS);
+        rig.end().await;
+    });
+}
+
+// Deleting this lets a host take its writes for durable that the drive lost with its power: it learns of the loss by
+// the flush that it relies on, and by nothing else.
+#[test]
+fn a_flush_fails_when_the_cache_went_with_the_device() {
+    on_reactors(1, || async {
+        let rig = Rig::new(ModelOptions { volatile_write_cache: true, ..Default::default() }).await;
+        let (mut before, mut waits) = (rig.channel(), rig.channel());
+        let flush = |token| IoCommand::new(token, Operation::Flush, 0, 0);
+        works(&mut *before, 2).await;
+        rig.model.remove();
+        rig.until(State::Removed).await;
+        submit(&mut *waits, flush(1));
+        rig.model.cycle_power();
+        rig.model.insert();
+        rig.controller.replace(rig.model.clone()).await.unwrap();
+        let told = [collect(&mut *waits, 1).await.remove(0), run(&mut *before, flush(1)).await];
+        for done in told {
+            let status = done.status;
+            assert!(status.is(Status::WRITE_FAULT) && status.is_do_not_retry(), "{status}");
+        }
+        // Each was told once.
+        for channel in [&mut before, &mut waits] {
+            works(&mut **channel, 3).await;
+            assert_eq!(run(&mut **channel, flush(2)).await.status, Status::SUCCESS);
+        }
+        let mut after = rig.channel();
+        assert_eq!(run(&mut *after, flush(3)).await.status, Status::SUCCESS);
+
+        // One that was shut down took nothing with it.
+        rig.model.set_presence(Presence::Leaving);
+        rig.until(State::Removed).await;
+        rig.model.cycle_power();
+        rig.model.insert();
+        rig.controller.replace(rig.model.clone()).await.unwrap();
+        assert_eq!(run(&mut *before, flush(4)).await.status, Status::SUCCESS);
         rig.end().await;
     });
 }

@@ -49,6 +49,32 @@ fn a_controller_comes_up_does_io_and_is_let_go_of() {
     });
 }
 
+// Deleting this lets a controller whose doorbells lie beyond its registers end the reactor that rings them, with all
+// that it serves.
+#[test]
+fn doorbells_that_can_not_be_reached_are_not_rung() {
+    // 16 KiB from one doorbell to the next: of the admin queue, and of one pair of I/O queues.
+    let far = |register_bytes| ModelOptions {
+        doorbell_stride: 12,
+        register_bytes: Some(register_bytes),
+        ..ModelOptions::default()
+    };
+    let mut rig = Rig::new(1, 2, far(0x1000 + 3 * 16384 + 4));
+    let controller = rig.attach(options()).unwrap();
+    assert_eq!((controller.identity().unwrap().io_queues, rig.model.io_queues()), (1, vec![1]));
+    for reactor in 0..2 {
+        let user = controller.clone();
+        rig.run_on(reactor, move || async move { assert!(write(&user, 3, 4).await.is_success()) });
+    }
+    rig.assert_clean();
+    for register_bytes in [0x1000 + 3 * 16384, 0x1000 + 16384 + 4, 0x1000 + 16384, 0x1000, 64] {
+        let mut rig = Rig::new(1, 1, far(register_bytes));
+        let refused = rig.attach(options());
+        assert!(matches!(refused, Err(DriverError::Unsupported(_))), "{register_bytes:#x}: {refused:?}");
+        rig.assert_nothing_mapped();
+    }
+}
+
 // Deleting this lets the driver assume what a controller need not have: deep queues, dense doorbells, quick starts, lists
 // of namespaces, many events.
 #[test]
