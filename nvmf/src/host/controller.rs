@@ -24,6 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use zerocopy::FromBytes;
 
+/// How long commands that are under way may take when the controller is shut down.
+const DRAIN: Duration = Duration::from_secs(1);
 /// How often the controller's task looks at queues of other reactors.
 const TICK: Duration = Duration::from_millis(100);
 /// Most bytes of a log page in one command: any controller can transfer as much.
@@ -254,17 +256,22 @@ impl Controller {
         }
     }
 
-    /// Shuts the controller down as the specification asks (CC.SHN, then CSTS.SHST) and disconnects. Close the queue
-    /// pairs before: what they still have outstanding ends with Host Pathing Error.
+    /// Shuts the controller down as the specification asks (CC.SHN, then CSTS.SHST) and disconnects. Queue pairs that are
+    /// open end; what they have outstanding gets a second for it, and then ends with Host Pathing Error.
     ///
     /// # Errors
     /// What went wrong on the way. The controller is disconnected all the same.
     pub async fn shutdown(self) -> Result<(), HostError> {
         let inner = self.inner.clone();
         let limit = inner.options.connect_timeout;
-        inner.shared.give_up();
-        self.keeper.abort();
         let admin = inner.admin.borrow().clone();
+        let (shared, until) = (&inner.shared, now() + DRAIN);
+        shared.begin_to_end();
+        while shared.has_queues() && now() < until && admin.loss().is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        shared.give_up();
+        self.keeper.abort();
         if let Some(loss) = admin.loss() {
             return Err(loss.into());
         }

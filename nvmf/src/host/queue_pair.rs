@@ -81,7 +81,7 @@ impl QueueConnector {
     /// What kept it from opening; [`HostError::Option`] when all queues that the controller granted are in use.
     pub async fn open(&self, nsid: u32, geometry: Geometry) -> Result<QueuePair, HostError> {
         let epoch = self.shared.epoch();
-        if epoch == GIVEN_UP || !epoch.is_multiple_of(2) {
+        if epoch == GIVEN_UP || !epoch.is_multiple_of(2) || self.shared.is_ending() {
             return Err(Loss::ControllerLost.into());
         }
         let Some(qid) = self.shared.take_queue_id() else {
@@ -348,7 +348,9 @@ impl Inner {
         self.connector.shared.fail(self.epoch, own);
         // Closed because another queue was lost: the cause is that one's.
         let follows = matches!(self.queue.loss(), Some(Loss::ControllerLost));
-        self.lost_silently = if follows { self.connector.shared.lost_silently() } else { own };
+        // Or after the controller was left: that it closes its connections then says nothing of its commands.
+        let left = self.connector.shared.epoch() == GIVEN_UP;
+        self.lost_silently = !follows && own || (follows || left) && self.connector.shared.lost_silently();
         if self.connector.options.on_loss == OnLoss::Fail {
             self.fail_all();
         }
@@ -371,8 +373,16 @@ impl Inner {
         self.state = QueuePairState::Live;
     }
 
+    /// Whether it has no commands.
+    fn is_idle(&self) -> bool {
+        self.queue.outstanding() == 0 && self.overflow.is_empty()
+    }
+
     /// The controller won't come back.
     fn on_ended(&mut self) {
+        if self.state == QueuePairState::Live {
+            self.lost_silently = self.connector.shared.lost_silently();
+        }
         self.queue.close(Loss::ControllerLost);
         self.fail_all();
         self.state = QueuePairState::Ended;
@@ -389,6 +399,12 @@ async fn keep(weak: Weak<RefCell<Inner>>) {
             let epoch = inner.connector.shared.epoch();
             if epoch == GIVEN_UP {
                 inner.on_ended();
+                return;
+            }
+            if inner.connector.shared.is_ending() && inner.is_idle() {
+                inner.on_ended();
+                // Nobody else takes the identifier: no more queue pairs are opened.
+                inner.connector.shared.release_queue_id(inner.qid);
                 return;
             }
             if inner.state == QueuePairState::Live {

@@ -5,7 +5,7 @@
 //! the epoch on; everybody else notices by comparing.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The epoch of a controller that was shut down or given up.
 pub(super) const GIVEN_UP: u64 = u64::MAX;
@@ -28,6 +28,8 @@ pub(super) struct Parameters {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     epoch: AtomicU64,
+    /// It is about to be shut down: queue pairs end as soon as they have no commands.
+    ending: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -43,7 +45,7 @@ struct Inner {
 impl Shared {
     /// A connected controller.
     pub(super) fn new(parameters: Parameters) -> Self {
-        Self { epoch: AtomicU64::new(0), inner: Mutex::new(Inner { parameters, ..Inner::default() }) }
+        Self { inner: Mutex::new(Inner { parameters, ..Inner::default() }), ..Self::default() }
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -79,9 +81,27 @@ impl Shared {
         }
     }
 
+    /// From now on queue pairs end as soon as they have no commands, and no more are opened.
+    pub(super) fn begin_to_end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Whether there are queue pairs that have not ended.
+    pub(super) fn has_queues(&self) -> bool {
+        self.with(|inner| inner.taken.contains(&true))
+    }
+
     /// The controller will not be connected again.
     pub(super) fn give_up(&self) {
-        self.epoch.store(GIVEN_UP, Ordering::Release);
+        self.with(|inner| {
+            let epoch = self.epoch.swap(GIVEN_UP, Ordering::AcqRel);
+            // Left rather than lost: it goes on with what it has.
+            inner.silent |= epoch != GIVEN_UP && epoch.is_multiple_of(2);
+        });
     }
 
     pub(super) fn parameters(&self) -> Parameters {

@@ -67,6 +67,10 @@ struct Entry {
     attempts: u32,
     /// A queue had it, and it may have reached the controller.
     sent: bool,
+    /// It is not sent again, but answered with this when it has waited.
+    last: Option<Status>,
+    /// The route that it is for, as long as that takes commands.
+    only: Option<Arc<Route>>,
     place: Place,
 }
 
@@ -174,6 +178,8 @@ impl NvmeChannel {
             waiting_since: None,
             attempts: 0,
             sent: false,
+            last: None,
+            only: None,
             place: Place::Waiting(started),
         };
         self.entries.insert(entry).map_err(|entry| IoCommand { data: entry.data, ..io })
@@ -181,23 +187,98 @@ impl NvmeChannel {
 
     /// Sends a command over the best route, or has it wait for one; its end, if it has come to that.
     fn start(&mut self, index: u32, now: Instant) -> Option<IoCompletion> {
-        let Some(at) = self.choose() else {
-            let entry = self.entries.get_mut(index)?;
-            let since = *entry.waiting_since.get_or_insert(now);
-            if self.hopeless(since, now) {
-                return self.finish(index, Status::INTERNAL_PATH_ERROR, None);
-            }
-            self.waiting.push_back(index);
-            return None;
-        };
+        match self.choose() {
+            Some(at) => self.send(index, at),
+            None => self.start_later(index, now),
+        }
+    }
+
+    /// Has a command wait for a route.
+    fn start_later(&mut self, index: u32, now: Instant) -> Option<IoCompletion> {
+        let entry = self.entries.get_mut(index)?;
+        let since = *entry.waiting_since.get_or_insert(now);
+        if self.hopeless(since, now) {
+            return self.finish(index, Status::INTERNAL_PATH_ERROR, None);
+        }
+        self.waiting.push_back(index);
+        None
+    }
+
+    /// Sends a command over a route.
+    fn send(&mut self, index: u32, at: usize) -> Option<IoCompletion> {
         let entry = self.entries.get_mut(index)?;
         let mut io = IoCommand::new(u64::from(index), entry.operation, entry.slba, entry.blocks);
         io.fua = entry.fua;
         io.data = std::mem::take(&mut entry.data);
         (entry.place, entry.waiting_since) = (Place::Sent, None);
+        if entry.operation.modifies() {
+            self.lowers[at].route.note_written();
+        }
         match self.lowers[at].submit(io) {
             Submitted::Pending => None,
             Submitted::Done(completion) => self.settle(at, completion, false),
+        }
+    }
+
+    /// Takes in a command that is sent as it is.
+    #[inline]
+    fn submit_whole(&mut self, io: IoCommand, now: Instant) -> Submitted {
+        match self.insert(Of::Submitter(io.token), io, now) {
+            Ok(index) => match self.start(index, now) {
+                Some(completion) => Submitted::Done(completion),
+                None => Submitted::Pending,
+            },
+            Err(io) => {
+                self.counters.count(io.operation, 0, now, BUSY);
+                Submitted::Done(io.complete(BUSY))
+            }
+        }
+    }
+
+    /// Sends a flush over each route that writes took, as a controller makes durable what it has completed itself.
+    fn submit_flush(&mut self, io: IoCommand, now: Instant) -> Submitted {
+        let first = self.choose();
+        let wanted = |at: &usize| {
+            let lower: &Lower = &self.lowers[*at];
+            Some(*at) == first || lower.route.was_written() && lower.usable().is_some()
+        };
+        let routes: Vec<_> = (0..self.lowers.len()).filter(wanted).collect();
+        if routes.len() < 2 {
+            return self.submit_whole(io, now);
+        }
+        let pieces = routes.iter().map(|at| self.lowers[*at].route.clone()).collect::<Vec<_>>();
+        let whole = Whole::of_pieces(&io, pieces.len() as u32, now);
+        let room = MAX_OUTSTANDING - self.entries.len() >= pieces.len();
+        let Some(Ok(number)) = room.then(|| self.wholes.insert(Box::new(whole))) else {
+            self.counters.count(io.operation, 0, now, BUSY);
+            return Submitted::Done(io.complete(BUSY));
+        };
+        for (offset, route) in pieces.into_iter().enumerate() {
+            let piece = IoCommand::new(0, io.operation, 0, 0);
+            // There is room: it was counted.
+            let Ok(index) = self.insert(Of::Whole(number, offset as u64), piece, now) else { continue };
+            if let Some(entry) = self.entries.get_mut(index) {
+                entry.only = Some(route);
+            }
+            let ended = self.start_on_route(index, now);
+            self.finished.extend(ended);
+        }
+        Submitted::Pending
+    }
+
+    /// Sends a command over the route that it is for; over another when that takes none, as a route that is lost is one
+    /// to the same namespace as those that are left.
+    fn start_on_route(&mut self, index: u32, now: Instant) -> Option<IoCompletion> {
+        let route = self.entries.get_mut(index)?.only.take();
+        let at = route.as_ref().and_then(|route| {
+            self.lowers.iter().position(|lower| Arc::ptr_eq(&lower.route, route) && lower.usable().is_some())
+        });
+        match at {
+            Some(at) => {
+                self.entries.get_mut(index)?.only = route;
+                self.send(index, at)
+            }
+            None => self.start(index, now),
         }
     }
 
@@ -228,23 +309,31 @@ impl NvmeChannel {
         if let Some(state) = refused.iter().find(|refused| status.is(**refused)) {
             lower.refused_by_ana(*state);
         }
-        match verdict {
-            Verdict::Answer(status) => self.finish(index, status, Some(completion.data)),
+        let now = time::now();
+        let after = match verdict {
+            Verdict::Answer(status) => return self.finish(index, status, Some(completion.data)),
+            Verdict::AnswerLater(status, after) => {
+                entry.last = Some(status);
+                after
+            }
             Verdict::Again { after, counts } => {
-                let now = time::now();
                 let limit = self.shared.fast_fail.map(|limit| limit * PATIENCE);
                 if !counts && limit.is_some_and(|limit| now - entry.started >= limit) {
-                    return self.finish(index, Status::INTERNAL_PATH_ERROR, Some(completion.data));
+                    if after.is_zero() {
+                        return self.finish(index, Status::INTERNAL_PATH_ERROR, Some(completion.data));
+                    }
+                    entry.last = Some(Status::INTERNAL_PATH_ERROR);
                 }
                 entry.attempts += u32::from(counts);
-                entry.place = Place::Waiting(now + after);
-                // Memory that a queue supplied for a read is its own again.
-                let keep = entry.given || entry.operation != Operation::Read;
-                entry.data = if keep { completion.data } else { Segments::new() };
-                self.waiting.push_back(index);
-                None
+                after
             }
-        }
+        };
+        entry.place = Place::Waiting(now + after);
+        // Memory that a queue supplied for a read is its own again.
+        let keep = entry.given || entry.operation != Operation::Read;
+        entry.data = if keep { completion.data } else { Segments::new() };
+        self.waiting.push_back(index);
+        None
     }
 
     /// Ends a command; what is to be told to the submitter.
@@ -313,7 +402,12 @@ impl NvmeChannel {
                 self.waiting.push_back(index);
                 continue;
             }
-            done.extend(self.start(index, now));
+            let ended = match entry.last {
+                Some(status) => self.finish(index, status, None),
+                None if entry.only.is_some() => self.start_on_route(index, now),
+                None => self.start(index, now),
+            };
+            done.extend(ended);
         }
     }
 
@@ -337,16 +431,10 @@ impl Channel for NvmeChannel {
                 Err(whole) => io = whole,
             }
         }
-        match self.insert(Of::Submitter(io.token), io, now) {
-            Ok(index) => match self.start(index, now) {
-                Some(completion) => Submitted::Done(completion),
-                None => Submitted::Pending,
-            },
-            Err(io) => {
-                self.counters.count(io.operation, 0, now, BUSY);
-                Submitted::Done(io.complete(BUSY))
-            }
+        if io.operation == Operation::Flush && self.lowers.len() > 1 {
+            return self.submit_flush(io, now);
         }
+        self.submit_whole(io, now)
     }
 
     fn poll(&mut self, done: &mut Vec<IoCompletion>) {

@@ -466,6 +466,9 @@ impl Controllers {
             return Err(NvmeError::Parameter { name: name.to_owned(), parameter: "name", problem });
         }
         for path in paths {
+            // First no more I/O, so that what is under way can end.
+            path.set_state(PathState::Disabled);
+            controller.lost(&path);
             path.close(PathState::Disabled).await;
             controller.lost(&path);
         }

@@ -116,7 +116,7 @@ impl NvmeDevice {
             retry_count: settings.retry_count,
             failback: settings.failback,
             fast_fail: options.reconnect.fast_fail,
-            quiesce: settings.keep_alive,
+            quiesce: settings.quiesce(),
         };
         Self {
             controller: controller.to_owned(),

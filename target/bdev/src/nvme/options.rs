@@ -55,6 +55,14 @@ impl Default for NvmeOptions {
     }
 }
 
+impl NvmeOptions {
+    /// How long a controller that lost touch may hold on to a command: it ends its connections when nothing was heard for
+    /// its Keep Alive Timeout. One that has none does not say.
+    pub(crate) fn quiesce(&self) -> Duration {
+        if self.keep_alive.is_zero() { Self::default().keep_alive } else { self.keep_alive }
+    }
+}
+
 /// What a command that takes too long leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeoutAction {

@@ -31,6 +31,8 @@ pub(crate) struct Ended {
 pub(crate) enum Verdict {
     /// The submitter is told.
     Answer(Status),
+    /// The submitter is told after this time: until then it may still be done, and undo what is written next.
+    AnswerLater(Status, Duration),
     /// It is sent again, over any route, after this time.
     Again {
         after: Duration,
@@ -44,6 +46,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a controller that has let go of its connection may have a command at its disk still: one that is stopped or
+/// killed closes its sockets before the disk has ended what it was told.
+const SETTLE: Duration = Duration::from_secs(1);
+
 const AT_ONCE: Verdict = Verdict::Again { after: Duration::ZERO, counts: false };
 
 /// Decides.
@@ -53,8 +59,12 @@ pub(crate) fn judge(ended: Ended) -> Verdict {
         return Verdict::Answer(status);
     }
     let swap = ended.operation == Operation::CompareAndWrite;
-    if status.is(Status::HOST_PATHING_ERROR) || swap && status.is(Status::ABORTED_SQ_DELETION) {
+    if status.is(Status::HOST_PATHING_ERROR) {
         return after_loss(ended);
+    }
+    if swap && status.is(Status::ABORTED_SQ_DELETION) {
+        // A drive was reset with it, which may have done it.
+        return Verdict::Answer(Status::TRANSIENT_TRANSPORT_ERROR);
     }
     let ana = [Status::ANA_INACCESSIBLE, Status::ANA_TRANSITION, Status::ANA_PERSISTENT_LOSS];
     if ana.iter().any(|refused| status.is(*refused)) {
@@ -85,12 +95,11 @@ fn after_loss(ended: Ended) -> Verdict {
     if !ended.sent {
         return AT_ONCE;
     }
+    let linger = if ended.silent { ended.quiesce } else { SETTLE.min(ended.quiesce) };
     match ended.operation {
         // If it was done, its own new content would make it fail now. Only the submitter knows what that means.
-        Operation::CompareAndWrite => Verdict::Answer(Status::TRANSIENT_TRANSPORT_ERROR),
-        operation if operation.modifies() && ended.silent => {
-            Verdict::Again { after: ended.quiesce, counts: false }
-        }
+        Operation::CompareAndWrite => Verdict::AnswerLater(Status::TRANSIENT_TRANSPORT_ERROR, linger),
+        operation if operation.modifies() => Verdict::Again { after: linger, counts: false },
         _ => AT_ONCE,
     }
 }
@@ -118,16 +127,19 @@ mod tests {
             [Operation::Write, Operation::WriteZeroes { deallocate: false }, Operation::Deallocate]
         {
             assert_eq!(judge(Ended { operation, ..LOST }), later);
-            assert_eq!(judge(Ended { operation, silent: false, ..LOST }), AT_ONCE);
+            let soon = Verdict::Again { after: SETTLE, counts: false };
+            assert_eq!(judge(Ended { operation, silent: false, ..LOST }), soon);
             assert_eq!(judge(Ended { operation, sent: false, ..LOST }), AT_ONCE);
         }
         for operation in [Operation::Read, Operation::Compare, Operation::Verify, Operation::Flush] {
             assert_eq!(judge(Ended { operation, ..LOST }), AT_ONCE);
         }
         let swap = Ended { operation: Operation::CompareAndWrite, ..LOST };
-        assert_eq!(judge(swap), Verdict::Answer(Status::TRANSIENT_TRANSPORT_ERROR));
+        let unknown = Status::TRANSIENT_TRANSPORT_ERROR;
+        assert_eq!(judge(swap), Verdict::AnswerLater(unknown, LOST.quiesce));
+        assert_eq!(judge(Ended { silent: false, ..swap }), Verdict::AnswerLater(unknown, SETTLE));
         let deleted = Ended { status: Status::ABORTED_SQ_DELETION, ..swap };
-        assert_eq!(judge(deleted), Verdict::Answer(Status::TRANSIENT_TRANSPORT_ERROR));
+        assert_eq!(judge(deleted), Verdict::Answer(unknown));
         assert_eq!(judge(Ended { sent: false, ..swap }), AT_ONCE);
         assert_eq!(judge(Ended { status: Status::ANA_TRANSITION, ..swap }), AT_ONCE);
     }

@@ -4,7 +4,7 @@
 //! by the path's watch; read by channels on all reactors, without locks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use sledge_nvme::log_page::AnaState;
 use sledge_reactor::time::{Instant, now};
@@ -23,6 +23,8 @@ pub(crate) struct Route {
     ana_group: AtomicU32,
     ana: AtomicU8,
     verified: AtomicU64,
+    /// Writes took it, on any reactor: what they left in its controller's cache is that one's to flush.
+    written: AtomicBool,
     /// Since when it can't be used, in nanoseconds of the reactor's clock.
     down_since: AtomicU64,
 }
@@ -36,6 +38,7 @@ impl Route {
             ana_group: AtomicU32::new(0),
             ana: AtomicU8::new(AnaState::Optimized.value()),
             verified: AtomicU64::new(NEVER),
+            written: AtomicBool::new(false),
             down_since: AtomicU64::new(now().as_nanos()),
         }
     }
@@ -46,6 +49,20 @@ impl Route {
 
     pub(crate) fn ana(&self) -> AnaState {
         AnaState::from_value(self.ana.load(Ordering::Acquire)).unwrap_or(AnaState::Inaccessible)
+    }
+
+    /// A write takes it.
+    #[inline]
+    pub(crate) fn note_written(&self) {
+        // Read first: all reactors look at it for each write.
+        if !self.written.load(Ordering::Relaxed) {
+            self.written.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a write ever took it.
+    pub(crate) fn was_written(&self) -> bool {
+        self.written.load(Ordering::Acquire)
     }
 
     /// The namespace was found there, the same as before, in connection `incarnation`.

@@ -1,4 +1,5 @@
-//! Commands that move more than a controller takes at once: cut into pieces, with one answer.
+//! Commands that move more than a controller takes at once, and flushes that several controllers are to do: several
+//! pieces, with one answer.
 //!
 //! Invariant: a large command is answered once, when its last piece has ended, with the status of the first piece (by
 //! range) that failed. Its data is copied to and from the pieces, as a buffer has one owner: this is for controllers
@@ -79,6 +80,12 @@ pub(crate) fn cut(
 }
 
 impl Whole {
+    /// A command without data, which so many pieces do.
+    pub(crate) fn of_pieces(io: &IoCommand, pieces: u32, started: Instant) -> Self {
+        let (token, operation) = (io.token, io.operation);
+        Self { token, operation, bytes: 0, started, data: Segments::new(), left: pieces, failed: None }
+    }
+
     /// A piece has ended; the whole's end, if it was the last.
     pub(crate) fn ended(&mut self, offset: u64, status: Status, data: &Segments) -> Option<IoCompletion> {
         if !status.is_success() {

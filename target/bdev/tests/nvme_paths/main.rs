@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod drive;
+mod order;
 mod support;
 
 use std::sync::Arc;

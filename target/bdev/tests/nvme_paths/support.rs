@@ -44,24 +44,31 @@ pub fn memory_device(name: &str, uuid: u8, blocks: u64) -> Arc<MallocDevice> {
 /// What a node serves: devices by namespace identifier, and the ANA state of all.
 #[derive(Clone)]
 pub struct Served {
-    pub devices: BTreeMap<u32, Arc<MallocDevice>>,
+    pub devices: BTreeMap<u32, Arc<dyn BlockDevice>>,
     pub ana: AnaState,
     pub transport: TransportOptions,
     pub instances: u64,
+    /// Whether hosts are told of a volatile write cache.
+    pub cached: bool,
 }
 
 impl Served {
     pub fn one(device: &Arc<MallocDevice>) -> Served {
+        Served::this(device.clone())
+    }
+
+    pub fn this(device: Arc<dyn BlockDevice>) -> Served {
         Served {
-            devices: BTreeMap::from([(1, device.clone())]),
+            devices: BTreeMap::from([(1, device)]),
             ana: AnaState::Optimized,
             transport: TransportOptions::default(),
             instances: 1,
+            cached: false,
         }
     }
 
     fn definition(&self, address: SocketAddr) -> TargetDefinition {
-        let namespace = |(nsid, device): (&u32, &Arc<MallocDevice>)| {
+        let namespace = |(nsid, device): (&u32, &Arc<dyn BlockDevice>)| {
             let opening = device.clone();
             let definition = NamespaceDefinition {
                 nsid: *nsid,
@@ -72,7 +79,7 @@ impl Served {
                 nguid: *device.uuid().as_bytes(),
                 eui64: [0; 8],
                 ana_group: 1,
-                volatile_write_cache: false,
+                volatile_write_cache: self.cached,
                 deallocates: true,
                 deallocated_reads_zeroes: true,
                 open_channel: Arc::new(move || opening.open_channel().map_err(|error| error.to_string())),
@@ -125,6 +132,20 @@ impl Node {
                 Some(target) => target,
                 None => Target::start(handles).await.unwrap(),
             };
+            target.apply(definition).await.unwrap();
+            target
+        });
+        self.target = Some(target.unwrap());
+    }
+
+    /// Serves its subsystem nowhere any more.
+    pub fn withdraw(&mut self, simulation: &mut Simulation, served: &Served) {
+        let mut definition = served.definition(self.address);
+        for subsystem in definition.subsystems.values_mut() {
+            Arc::get_mut(subsystem).unwrap().listeners.clear();
+        }
+        let target = self.target.take().unwrap();
+        let target = simulation.block_on(self.node, move || async move {
             target.apply(definition).await.unwrap();
             target
         });
