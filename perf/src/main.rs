@@ -38,6 +38,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
+        Command::Fio(arguments) => arguments.run().and_then(|arguments| run(&arguments)),
         Command::Limit(options) => limit(&options),
         Command::Compare(options) => compare(&options),
     };
@@ -57,6 +58,13 @@ fn run(arguments: &RunArguments) -> Result<(), String> {
     }
     // A page that can't be written is better known before the run than after it.
     let mut page = match &arguments.html {
+        Some(path) => {
+            let failed = |error| format!("{}: {error}", path.display());
+            Some((path, std::fs::File::create(path).map_err(failed)?))
+        }
+        None => None,
+    };
+    let mut output = match arguments.output.as_ref().filter(|_| !arguments.parse_only) {
         Some(path) => {
             let failed = |error| format!("{}: {error}", path.display());
             Some((path, std::fs::File::create(path).map_err(failed)?))
@@ -86,9 +94,12 @@ fn run(arguments: &RunArguments) -> Result<(), String> {
     }
     // What was measured before a failure is worth telling.
     let report = Report::new(runs);
-    let format = arguments.format();
-    writeln!(std::io::stdout(), "{}", report.render(format))
-        .map_err(|error| format!("the report: {error}"))?;
+    let text = report.render(arguments.format());
+    let written = match &mut output {
+        Some((_, file)) => writeln!(file, "{text}"),
+        None => writeln!(std::io::stdout(), "{text}"),
+    };
+    written.map_err(|error| format!("the report: {error}"))?;
     if let Some((path, file)) = &mut page {
         let written = file.write_all(report.render_html().as_bytes());
         written.map_err(|error| format!("{}: {error}", path.display()))?;

@@ -1,11 +1,11 @@
 //! The options of `run`, and the jobs they stand for: one for each target, all of the same shape.
 
-use crate::arguments::{parse_cores, parse_nqn, parse_seconds, parse_size};
+use crate::arguments::{parse_cores, parse_host, parse_nqn, parse_seconds, parse_size};
 use crate::job::{
     Arrivals, Distribution, Job, Mode, NO_LIMIT, NvmeTcp, SizeSplit, SteadyState, Target, Walk, ZoneWalk,
     Zones, parse_percentiles,
 };
-use crate::job_file::{self, Defaults, Stage};
+use crate::job_file::{self, CommandLine, Defaults, Stage};
 use crate::report::Format;
 use crate::trace::Trace;
 use crate::trace_options::TraceArguments;
@@ -27,12 +27,15 @@ pub struct RunArguments {
         "think_time", "fua", "flush_every", "buffered", "verify", "verify_only", "no_read_back", "verify_state",
     ])]
     pub job_file: Option<PathBuf>,
+    /// A command line of fio's, in place of a job file.
+    #[arg(skip)]
+    pub fio: Option<CommandLine>,
     /// What the load goes to: nvme-tcp://ADDRESS:PORT/NQN?nsid=1&hdgst&ddgst or the path of a file or device. Several
     /// targets get their load at the same time.
-    #[arg(long = "target", value_name = "TARGET", conflicts_with = "nqn", required_unless_present_any = ["nqn", "job_file"])]
+    #[arg(long = "target", short = 'r', alias = "filename", value_name = "TARGET", conflicts_with = "nqn", required_unless_present_any = ["nqn", "job_file"])]
     pub targets: Vec<Target>,
     /// Address of the target.
-    #[arg(long, default_value = "127.0.0.1")]
+    #[arg(long, default_value = "127.0.0.1", value_parser = parse_host)]
     pub traddr: IpAddr,
     /// Port of the target.
     #[arg(long, default_value_t = 4420)]
@@ -49,7 +52,7 @@ pub struct RunArguments {
     /// Which I/O: read, write, rw, randread, randwrite, randrw, trim, randtrim, trimwrite, randtrimwrite. Writes destroy
     /// what is on the target. As in fio, read:64k leaves 64 KiB out after each I/O, read:-8k goes backwards, and
     /// randread:8 draws a place for each run of 8 I/Os.
-    #[arg(long, value_parser = parse_pattern, default_value = "randread", allow_hyphen_values = true)]
+    #[arg(long, short = 'w', alias = "readwrite", value_parser = parse_pattern, default_value = "randread", allow_hyphen_values = true)]
     pub rw: Pattern,
     /// The I/Os of a run (randread:8) go to one place, rather than on behind one another.
     #[arg(long)]
@@ -64,7 +67,8 @@ pub struct RunArguments {
     #[arg(long, value_name = "BYTES", value_parser = parse_size, requires = "zonesize")]
     pub zoneskip: Option<u64>,
     /// Percentage of reads in rw and randrw.
-    #[arg(long, default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, short = 'M', alias = "rwmixread", default_value_t = 70,
+        value_parser = clap::value_parser!(u8).range(0..=100))]
     pub rwmix: u8,
     /// Out of a hundred I/Os that don't read, so many deallocate instead of writing.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -77,7 +81,7 @@ pub struct RunArguments {
     pub trace: TraceArguments,
     /// Bytes of one I/O; k and m are 1024 and 1024 * 1024. Two sizes with a comma between are those of reads and of
     /// writes.
-    #[arg(long, default_value = "4k", value_parser = parse_two_sizes)]
+    #[arg(long, short = 'o', alias = "blocksize", default_value = "4k", value_parser = parse_two_sizes)]
     pub bs: (u32, u32),
     /// Several sizes, each with its percentage: 4k/60:64k/40. Two lists with a comma between are those of reads and of
     /// writes.
@@ -85,28 +89,29 @@ pub struct RunArguments {
     pub bssplit: Option<Splits>,
     /// Where random I/O goes: uniform, zipf:THETA (1.2 when it is left out), pareto:H (0.2), or zones with their
     /// percentages of the I/Os and of the range, such as zoned:50/5:30/15:20/80.
-    #[arg(long, default_value = "uniform", value_parser = parse_distribution)]
+    #[arg(long, alias = "random_distribution", default_value = "uniform", value_parser = parse_distribution)]
     pub distribution: Distribution,
     /// Out of a hundred I/Os of a random mode, so many go to random places; the others go on behind one another.
-    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, alias = "percentage_random", value_name = "PERCENT", default_value_t = 100,
+        value_parser = clap::value_parser!(u8).range(0..=100))]
     pub percentage_random: u8,
     /// Random places are multiples of so many bytes. [default: the smallest size]
     #[arg(long, value_name = "BYTES", value_parser = parse_block)]
     pub blockalign: Option<u32>,
     /// I/Os outstanding on each queue.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, short = 'q', default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub iodepth: u16,
     /// Cores to use, one reactor each: a list such as 1,3-5 or a mask such as 0x2.
-    #[arg(long, default_value = "0", value_parser = parse_cores)]
+    #[arg(long, short = 'c', default_value = "0", value_parser = parse_cores)]
     pub cores: CoreList,
     /// Queue pairs on each core.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, short = 'P', default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub queues: u16,
     /// Seconds to measure. [default: 10; of a trace all of it]
-    #[arg(long, value_parser = parse_seconds)]
+    #[arg(long, short = 't', alias = "runtime", value_parser = parse_seconds)]
     pub time: Option<f64>,
     /// Seconds of load before measuring.
-    #[arg(long, default_value_t = 0.0, value_parser = parse_seconds)]
+    #[arg(long, alias = "ramp_time", default_value_t = 0.0, value_parser = parse_seconds)]
     pub ramp: f64,
     /// End as soon as the rate is steady: iops:LIMIT, iops_slope:LIMIT, bw:LIMIT or bw_slope:LIMIT, where a limit with
     /// % is one of the mean. Every second of the window has to be so close to the mean, or the slope of the line of
@@ -127,10 +132,10 @@ pub struct RunArguments {
     #[arg(long, value_parser = parse_amount)]
     pub size: Option<Amount>,
     /// End when so many bytes have been moved, if that is before the time is over.
-    #[arg(long, value_parser = parse_size)]
+    #[arg(long, alias = "io_size", value_parser = parse_size)]
     pub io_bytes: Option<u64>,
     /// End after so many I/Os, if that is before the time is over.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, alias = "number_ios", value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub number_ios: Option<u64>,
     /// I/Os that are due each second on each target, whether it keeps up or not; latency counts from when an I/O was
     /// due.
@@ -160,6 +165,9 @@ pub struct RunArguments {
     /// What the report is printed as.
     #[arg(long, value_enum, default_value = "text")]
     pub output_format: Format,
+    /// Print the report to this file.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Write a page with plots to this file, too.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -276,7 +284,11 @@ impl RunArguments {
             busy: self.busy,
             seed: self.seed,
         };
-        let mut file = job_file::read(path, &defaults).map_err(|error| error.to_string())?;
+        let file = match &self.fio {
+            Some(line) => job_file::take(line, &defaults),
+            None => job_file::read(path, &defaults),
+        };
+        let mut file = file.map_err(|error| error.to_string())?;
         for job in file.stages.iter_mut().flat_map(|stage| &mut stage.jobs) {
             self.settle(&mut job.target);
             if let Some(PercentileList(percentiles)) = &self.percentiles {
@@ -522,6 +534,11 @@ mod tests {
         );
         let [one] = one.unwrap().try_into().unwrap();
         assert_eq!((one.read_percent, one.fua, one.cores), (30, true, vec![0, 1]));
+        // As spdk_nvme_perf has them.
+        let short = "-q 7 -o 8192 -w randrw -M 30 -t 5 -c 0x2 -P 2 --traddr localhost -r /dev/nvme0n1";
+        let [short] = jobs(short).unwrap().try_into().unwrap();
+        assert_eq!((short.depth, short.read_sizes, short.mode), (7, SizeSplit::one(8192), Mode::Randrw));
+        assert_eq!((short.read_percent, short.time.as_secs(), short.cores, short.lanes), (30, 5, vec![1], 2));
         assert_eq!((one.read_sizes, one.write_sizes), (SizeSplit::one(8192), SizeSplit::one(65_536)));
         let line = "--target /dev/nvme0n1 --target nvme-tcp://[::1]/nqn.2016-06.io.spdk:cnode1 --data-digest \
                     --buffered --distribution zipf:0.9 --rate 1000 --bssplit 4k/60:64k";

@@ -37,8 +37,13 @@ pub enum TargetNameError {
     /// Neither an address nor a path.
     #[error("an empty name names no target")]
     Empty,
+    /// Neither an address as they are written here nor a path.
+    #[error("{0:?}: a namespace is nvme-tcp://ADDRESS:PORT/NQN?nsid=N, a drive pcie://ADDRESS?nsid=N")]
+    Scheme(String),
     /// The address part is neither IPv4 nor IPv6 in brackets.
-    #[error("{0:?} is not ADDRESS or ADDRESS:PORT; an IPv6 address stands in brackets")]
+    #[error(
+        "{0:?} is not ADDRESS or ADDRESS:PORT; an IPv6 address stands in brackets, and names are not looked up"
+    )]
     Address(String),
     /// There is no subsystem, or its name is not an NQN.
     #[error("{0:?} is not the NQN of a subsystem: {1}")]
@@ -76,6 +81,11 @@ impl FromStr for Target {
         match name.strip_prefix(SCHEME) {
             Some(rest) => parse(rest).map(Self::NvmeTcp),
             None if name.is_empty() => Err(TargetNameError::Empty),
+            None if name.contains("://") => Err(TargetNameError::Scheme(name.into())),
+            // Nobody calls a file so.
+            None if name.parse::<SocketAddr>().is_ok() || name.parse::<IpAddr>().is_ok() => {
+                Err(TargetNameError::Scheme(name.into()))
+            }
             None => Ok(Self::File { path: name.into(), direct: true }),
         }
     }
@@ -173,6 +183,11 @@ fn parse_nqn(text: &str) -> Result<String, TargetNameError> {
 }
 
 fn parse_address(text: &str) -> Result<(IpAddr, u16), TargetNameError> {
+    // The one name that is known without asking anybody.
+    let text = &match text.strip_prefix("localhost") {
+        Some(rest) if rest.is_empty() || rest.starts_with(':') => format!("127.0.0.1{rest}"),
+        _ => text.to_owned(),
+    };
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok((address.ip(), address.port()));
     }
@@ -235,6 +250,10 @@ mod tests {
                 "nvme-tcp://[fe80::1]/nqn.2016-06.io.spdk:c?reconnect&hostnqn=nqn.2014-08.org.nvmexpress:h",
                 "nvme-tcp://[fe80::1]:4420/nqn.2016-06.io.spdk:c?nsid=1&reconnect&hostnqn=nqn.2014-08.org.nvmexpress:h",
             ),
+            (
+                "nvme-tcp://localhost/nqn.2016-06.io.spdk:c",
+                "nvme-tcp://127.0.0.1:4420/nqn.2016-06.io.spdk:c?nsid=1",
+            ),
             ("pcie://0000:00:04.0", "pcie://0000:00:04.0?nsid=1"),
             (
                 "pcie://0000:0a:00.1?environment=uio_pci_generic&nsid=2",
@@ -275,6 +294,8 @@ mod tests {
             ("trtype:TCP traddr:x subnqn:nqn.2016-06.io.spdk:c", "ADDRESS"),
             ("trtype:TCP traddr:10.0.0.1 queue:1", "unknown"),
             ("nvme-tcp://", "ADDRESS"),
+            ("tcp://10.0.0.1:4420/nqn.2016-06.io.spdk:c", "a namespace is nvme-tcp://"),
+            ("10.0.0.1:4420", "a namespace is nvme-tcp://"),
             ("nvme-tcp://::1/nqn.2016-06.io.spdk:c", "brackets"),
             ("nvme-tcp://host/nqn.2016-06.io.spdk:c", "host"),
             ("nvme-tcp://10.0.0.1:99999/nqn.2016-06.io.spdk:c", "99999"),

@@ -7,6 +7,7 @@
 //!
 //! `run` calls it with what the command line says besides.
 
+mod command_line;
 mod ignored;
 mod layout;
 mod options;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use crate::job::{Job, Target};
 
+pub use command_line::CommandLine;
 pub use layout::lay_out;
 
 /// What the command line says for all jobs of a file.
@@ -103,6 +105,14 @@ pub enum JobFileError {
         /// Why.
         error: String,
     },
+}
+
+/// Makes jobs of a command line of fio's.
+///
+/// # Errors
+/// When it asks for what can't be done here. The first such thing is named.
+pub fn take(line: &CommandLine, defaults: &Defaults) -> Result<JobFile, JobFileError> {
+    plan::plan(Path::new("command line"), &line.sections, defaults)
 }
 
 /// Reads a job file.

@@ -116,7 +116,7 @@ fn beside(path: &Path, name: &str) -> PathBuf {
 }
 
 /// Puts in variables of the environment (`${NAME}`) and fio's own words. Gives the name of a variable that is missing.
-fn expand(value: &str) -> Result<String, String> {
+pub fn expand(value: &str) -> Result<String, String> {
     let mut expanded = String::new();
     let mut rest = value;
     while let Some((before, after)) = rest.split_once("${") {
