@@ -90,6 +90,8 @@ pub(crate) trait StreamOps {
     fn take_error(&self) -> io::Result<Option<io::Error>>;
     /// Ends both directions; the peer sees an end of stream.
     fn shutdown(&self) -> io::Result<()>;
+    /// Ends the connection at once, and drops what has not left yet; the peer sees a reset, if anything.
+    fn abort(&self);
     /// The peer's address.
     fn peer_addr(&self) -> io::Result<SocketAddr>;
     /// Our own address.

@@ -169,6 +169,37 @@ fn the_end_is_seen_right_after_data() {
     reactors.stop();
 }
 
+// Without it what somebody has given up would still be sent, minutes later, from the kernel's queue: a write after newer
+// writes.
+#[test]
+fn nothing_leaves_after_an_abort() {
+    let reactors = start(1);
+    let exchange = reactors.handles()[0].spawn(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let receiver = listener.accept().await.unwrap().0.attach().unwrap();
+        let mut written = 0;
+        while let Some(bytes) = sender.try_write(&[IoSlice::new(&[7; 65_536])]).unwrap() {
+            written += bytes;
+        }
+        sender.abort();
+        let mut received = 0;
+        let end = loop {
+            match read_some(&receiver, &mut [0; 65_536]).await {
+                Ok(0) => break None,
+                Ok(bytes) => received += bytes,
+                Err(error) => break Some(error.kind()),
+            }
+        };
+        assert!(received < written, "all {written} bytes arrived");
+        assert_eq!(end, Some(io::ErrorKind::ConnectionReset));
+        // It ends for whoever is still there, too.
+        assert!(sender.peer_addr().is_err());
+    });
+    assert_eq!(exchange.wait_blocking(), Ok(()));
+    reactors.stop();
+}
+
 // Without it a refused or taken address could hang or go unnoticed.
 #[test]
 fn refusals_are_errors() {

@@ -156,6 +156,50 @@ fn a_long_partition_ends_connections_with_traffic_and_attempts() {
     });
 }
 
+// Without this, what a host has given up could arrive in a simulation when it would not in the world, or never.
+#[test]
+fn what_a_cut_holds_up_is_gone_after_an_abort() {
+    for_seeds(50, |seed| {
+        let mut simulation = Simulation::new(seed);
+        let (server, host) = (simulation.add_node("server", 1), simulation.add_node("host", 1));
+        let address = SocketAddr::new(simulation.address(server), PORT);
+        let received = Rc::new(RefCell::new(Vec::new()));
+        let arriving = received.clone();
+        simulation.spawn(server, move || async move {
+            let listener = TcpListener::bind(address).unwrap();
+            let stream = listener.accept().await.unwrap().0.attach().unwrap();
+            let mut some = [0; 1_000];
+            while let Ok(count @ 1..) = read_some(&stream, &mut some).await {
+                arriving.borrow_mut().extend_from_slice(&some[..count]);
+            }
+        });
+        let stage = Rc::new(Cell::new(0));
+        let shared = stage.clone();
+        simulation.spawn(host, move || async move {
+            let stream = TcpStream::connect(address).await.unwrap();
+            write_all(&stream, &[1; 100]).await.unwrap();
+            sleep(Duration::from_millis(10)).await;
+            shared.set(1);
+            while shared.get() == 1 {
+                sleep(Duration::from_millis(1)).await;
+            }
+            write_all(&stream, &[2; 100]).await.unwrap();
+            sleep(Duration::from_millis(seed)).await;
+            stream.abort();
+            assert!(write_all(&stream, &[3; 100]).await.is_err());
+            shared.set(3);
+        });
+        simulation.run_until(|| stage.get() == 1).unwrap();
+        simulation.partition_one_way(host, server);
+        stage.set(2);
+        simulation.run_until(|| stage.get() == 3).unwrap();
+        simulation.heal(server, host);
+        simulation.run_for(Duration::from_secs(60));
+        assert_eq!(*received.borrow(), [1; 100]);
+        assert_eq!(simulation.open_sockets(host), 0, "sockets leaked");
+    });
+}
+
 // Without this, a host could mistake an absent target for a slow one.
 #[test]
 fn a_port_without_listener_refuses() {

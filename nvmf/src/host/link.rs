@@ -9,8 +9,10 @@ pub(super) trait Link {
     fn read(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>>;
     /// Writes what fits; none when that is nothing.
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<Option<usize>>;
-    /// Ends both directions, so that the peer notices.
+    /// Ends both directions, so that the peer notices, behind what was written.
     fn close(&mut self);
+    /// Ends the connection at once: what was written and has not left yet never will.
+    fn abort(&mut self);
 }
 
 impl Link for TcpStream {
@@ -25,5 +27,9 @@ impl Link for TcpStream {
     fn close(&mut self) {
         // It fails when the connection has ended already, which is as good.
         let _ = self.shutdown();
+    }
+
+    fn abort(&mut self) {
+        TcpStream::abort(self);
     }
 }

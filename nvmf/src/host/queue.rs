@@ -259,8 +259,12 @@ impl<L: Link> Queue<L> {
     pub(super) fn close(&mut self, loss: Loss) {
         if self.state != QueueState::Closed {
             self.state = QueueState::Closed;
+            match &loss {
+                Loss::Disconnected | Loss::Protocol(_) => self.link.close(),
+                // A write that is repeated elsewhere must not leave the socket later, after newer ones.
+                _ => self.link.abort(),
+            }
             self.loss = Some(loss);
-            self.link.close();
             self.outgoing.clear();
             self.work.clear();
             self.incoming = None;

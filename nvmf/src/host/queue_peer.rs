@@ -31,6 +31,7 @@ pub(super) struct Wire {
     pub(super) ended: bool,
     pub(super) error: Option<io::ErrorKind>,
     pub(super) closed: bool,
+    pub(super) aborted: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -83,6 +84,11 @@ impl Link for TestLink {
 
     fn close(&mut self) {
         self.0.borrow_mut().closed = true;
+    }
+
+    fn abort(&mut self) {
+        let mut wire = self.0.borrow_mut();
+        (wire.closed, wire.aborted) = (true, true);
     }
 }
 

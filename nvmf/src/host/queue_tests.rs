@@ -337,6 +337,11 @@ fn every_state_ends_for_every_reason() {
                 end(&mut peer);
                 queue.turn();
                 assert_eq!((queue.state, queue.loss()), (QueueState::Closed, Some(&loss)), "from {state:?}");
+                // Of what was given up nothing leaves any more; but the peer is told what it did wrong.
+                let told = matches!(loss, Loss::Protocol(_));
+                let wire = peer.wire.borrow();
+                assert_eq!((wire.closed, wire.aborted), (true, !told), "{loss}");
+                drop(wire);
                 // Nothing more happens, and nothing more is taken.
                 assert_eq!(queue.turn(), 0);
                 queue.connected(1024);

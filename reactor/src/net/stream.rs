@@ -172,6 +172,13 @@ impl TcpStream {
         self.ops.shutdown()
     }
 
+    /// Ends the connection at once. What was written and has not left yet never will, unlike after
+    /// [`TcpStream::shutdown`] and a drop, after which the system goes on sending it for minutes. The peer sees a reset, or
+    /// nothing if it can't be reached.
+    pub fn abort(&self) {
+        self.ops.abort();
+    }
+
     /// The peer's address.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -191,6 +192,19 @@ impl StreamOps for RealStream {
 
     fn shutdown(&self) -> io::Result<()> {
         self.socket.shutdown(std::net::Shutdown::Both)
+    }
+
+    fn abort(&self) {
+        // Should the rest fail, closing the socket still sends nothing more but a reset.
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+        let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: the address is one of that length, read during the call. To connect to none dissolves a connection and
+        // empties its queues.
+        let dissolved = unsafe { libc::connect(self.socket.as_raw_fd(), &raw const nobody, length) };
+        if dissolved != 0 {
+            let _ = self.shutdown();
+        }
     }
 
     fn peer_addr(&self) -> io::Result<SocketAddr> {

@@ -243,6 +243,10 @@ impl StreamOps for SimulatedStream {
         self.world.with(|state| state.network.shutdown(&mut state.clockwork, self.socket))
     }
 
+    fn abort(&self) {
+        self.world.with(|state| state.network.abort(&mut state.clockwork, self.socket));
+    }
+
     fn peer_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.addresses()?.1)
     }

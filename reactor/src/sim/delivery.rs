@@ -66,6 +66,13 @@ impl Network {
     /// A packet does not get through: it is tried again, until its sender gives up.
     fn hold(&mut self, clockwork: &mut Clockwork, socket: SocketId) {
         let Some(endpoint) = self.endpoints.get_mut(&socket) else { return };
+        if endpoint.aborted {
+            endpoint.held = None;
+            endpoint.delivering = false;
+            endpoint.clear_flight();
+            self.reap(socket);
+            return;
+        }
         let held = endpoint.held.get_or_insert_with(|| {
             let patience = match endpoint.phase {
                 Phase::Connecting => clockwork.config.connect_timeout.clone(),

@@ -70,6 +70,8 @@ pub(super) struct Endpoint {
     pub closed: bool,
     /// The program has shut both directions.
     pub shut: bool,
+    /// The program has aborted the connection: what can't get through is not tried again.
+    pub aborted: bool,
     /// The other end will send nothing more.
     pub ended: bool,
     /// Arrived and not yet read.
@@ -115,6 +117,7 @@ impl Endpoint {
             phase: Phase::Connecting,
             closed: false,
             shut: false,
+            aborted: false,
             ended: false,
             received: VecDeque::new(),
             flight: VecDeque::new(),

@@ -175,6 +175,8 @@ impl Network {
         let unread = !endpoint.received.is_empty();
         endpoint.received.clear();
         match endpoint.phase {
+            // Its reset is on its way.
+            Phase::Failed(_) if endpoint.aborted => {}
             Phase::Connecting | Phase::Failed(_) => endpoint.clear_flight(),
             Phase::Open if unread => self.send(clockwork, socket, Packet::Reset),
             Phase::Open if !endpoint.shut => self.send(clockwork, socket, Packet::Fin),

@@ -131,6 +131,28 @@ impl Network {
         }
         Ok(())
     }
+
+    /// Ends a connection at once: some of what is on its way still arrives, by seed, unless it is held up.
+    pub(super) fn abort(&mut self, clockwork: &mut Clockwork, socket: SocketId) {
+        let Some(endpoint) = self.endpoints.get_mut(&socket) else { return };
+        if matches!(endpoint.phase, Phase::Failed(_)) {
+            return;
+        }
+        clockwork.note("abort", socket, endpoint.flight.len() as u64);
+        let open = endpoint.phase == Phase::Open;
+        endpoint.phase = Phase::Failed(io::ErrorKind::ConnectionAborted);
+        endpoint.aborted = true;
+        endpoint.received.clear();
+        let passes = self.links.passes(endpoint.node, endpoint.peer_node);
+        if open && passes && endpoint.held.is_none() {
+            let kept = clockwork.network_random.below(endpoint.flight.len() as u64 + 1);
+            endpoint.flight.truncate(kept as usize);
+            self.send(clockwork, socket, Packet::Reset);
+        } else {
+            endpoint.clear_flight();
+        }
+        self.edge(clockwork, socket, BOTH);
+    }
 }
 
 /// Draws how much of a transfer happens at once; an edge is scheduled for the rest.

@@ -93,11 +93,6 @@ pub fn stamp_of(block: &[u8], lba: u64) -> u64 {
 pub struct Model {
     first: u64,
     possible: Vec<Vec<u64>>,
-    /// Writes that were never answered, by block.
-    ghosts: Vec<Vec<u64>>,
-    /// Whether such a write may still be done at any later time: a link that was cut delivers late what a host has
-    /// given up, and no host can know.
-    pub keeps_ghosts: bool,
     block_bytes: usize,
 }
 
@@ -105,9 +100,8 @@ impl Model {
     /// A range of zeroes.
     pub fn new(range: Range<u64>, block_bytes: u32) -> Model {
         let possible = vec![vec![0]; (range.end - range.start) as usize];
-        let ghosts = vec![Vec::new(); possible.len()];
         let block_bytes = block_bytes as usize;
-        Model { first: range.start, possible, ghosts, keeps_ghosts: false, block_bytes }
+        Model { first: range.start, possible, block_bytes }
     }
 
     /// The range.
@@ -127,12 +121,6 @@ impl Model {
         for possible in self.at(slba, blocks) {
             possible.push(stamp);
         }
-        if self.keeps_ghosts {
-            let start = (slba - self.first) as usize;
-            for ghosts in &mut self.ghosts[start..start + blocks as usize] {
-                ghosts.push(stamp);
-            }
-        }
     }
 
     /// Checks what was read. From then on blocks hold that.
@@ -140,11 +128,8 @@ impl Model {
         for (block, lba) in data.chunks(self.block_bytes).zip(slba..) {
             let stamp = stamp_of(block, lba);
             let at = (lba - self.first) as usize;
-            let (possible, ghosts) = (&mut self.possible[at], &self.ghosts[at]);
-            assert!(
-                possible.contains(&stamp) || ghosts.contains(&stamp),
-                "block {lba} holds {stamp}, but may only hold {possible:?} or {ghosts:?}"
-            );
+            let possible = &mut self.possible[at];
+            assert!(possible.contains(&stamp), "block {lba} holds {stamp}, but may only hold {possible:?}");
             *possible = vec![stamp];
         }
     }
@@ -155,7 +140,7 @@ impl Model {
         for (block, lba) in data.chunks_mut(self.block_bytes).zip(slba..) {
             let at = (lba - self.first) as usize;
             match self.possible[at][..] {
-                [stamp] if self.ghosts[at].is_empty() => fill(block, lba, self.block_bytes, stamp),
+                [stamp] => fill(block, lba, self.block_bytes, stamp),
                 _ => return None,
             }
         }
