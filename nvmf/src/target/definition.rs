@@ -87,6 +87,9 @@ pub struct NamespaceDefinition {
     /// Unique for each time a namespace is added, so that a namespace that was removed and added again under
     /// the same identifier is not taken for the old one.
     pub instance: u64,
+    /// Differs each time the device is to be opened anew under a namespace that stays the same, as when it has grown:
+    /// commands that are on their way then go to the device as it is now.
+    pub opening: u64,
     /// Name of the block device behind it, for people.
     pub device_name: String,
     /// Size and block format.

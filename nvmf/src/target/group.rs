@@ -5,6 +5,7 @@
 //! sends, so that what belongs together leaves together. Called by the reactor each turn and by
 //! [`super::target::Target`] through messages.
 
+mod changes;
 mod flushes;
 mod messages;
 
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     pub now: Instant,
     /// What is served.
     pub definition: Arc<TargetDefinition>,
+    /// What hosts are told: what every reactor serves. Behind `definition` while a change is being made.
+    pub announced: Arc<TargetDefinition>,
     /// Channels.
     pub namespaces: NamespaceTable,
     /// Controllers that this reactor owns.
@@ -125,7 +128,8 @@ pub(crate) struct PollGroup {
     keys: Vec<u32>,
     flushing: Vec<u32>,
     done: Vec<IoCompletion>,
-    accepting: bool,
+    /// Takes no more connections and commands.
+    ending: bool,
     /// By reactor: what it is to hear of its controllers' traffic.
     active: Vec<Active>,
     /// Reports of failures that are on their way to other reactors.
@@ -159,6 +163,7 @@ impl PollGroup {
             shared: Shared {
                 this,
                 now: now(),
+                announced: definition.clone(),
                 definition,
                 namespaces: NamespaceTable::default(),
                 controllers: Controllers::default(),
@@ -175,7 +180,7 @@ impl PollGroup {
             keys: Vec::new(),
             flushing: Vec::new(),
             done: Vec::new(),
-            accepting: true,
+            ending: false,
             active,
             reports: Rc::default(),
             rounds: Vec::new(),
@@ -208,7 +213,10 @@ impl PollGroup {
         let mut work = 0;
         for key in keys.drain(..) {
             if let Some(Some(connection)) = self.connections.get_mut(key as usize) {
-                work += connection.receive(&mut self.shared);
+                // Whoever never pauses would keep a target that ends from ending.
+                if !self.ending {
+                    work += connection.receive(&mut self.shared);
+                }
                 // The edge may have been for writing.
                 connection.flush_what_waits(&mut self.shared);
             }
@@ -301,7 +309,7 @@ impl PollGroup {
         self.shared.now = now();
         let transport = self.shared.definition.transport;
         let live = self.connections.len() - self.free.len();
-        if !self.accepting || live >= transport.max_connections_per_reactor as usize {
+        if self.ending || live >= transport.max_connections_per_reactor as usize {
             tracing::warn!(%peer, live, "connection refused: the target is full or stopping");
             return;
         }
@@ -324,31 +332,6 @@ impl PollGroup {
         self.connections[key as usize] = Some(Box::new(connection));
     }
 
-    /// Opens the channels that a definition needs. See [`NamespaceTable::prepare`].
-    pub fn prepare(&mut self, definition: &TargetDefinition) -> Result<(), (String, String)> {
-        self.shared.namespaces.prepare(definition)
-    }
-
-    /// Serves a definition from now on.
-    pub fn commit(&mut self, definition: &Arc<TargetDefinition>) {
-        self.shared.now = now();
-        self.shared.definition = definition.clone();
-        for gone in self.shared.namespaces.commit(definition) {
-            self.connections.iter_mut().flatten().for_each(|connection| connection.namespace_gone(&gone));
-        }
-        let now = self.shared.now;
-        for id in self.shared.controllers.ids() {
-            if let Some(controller) = self.shared.controllers.get_mut(id) {
-                let subsystem = definition.subsystems.get(&controller.identity().subsystem_nqn);
-                controller.definition_changed(subsystem, definition, now);
-            }
-            self.shared.collect_actions(id);
-        }
-        self.run_actions();
-        self.flush();
-        self.run_actions();
-    }
-
     /// The instances of namespaces that are removed and still have commands at their device.
     pub fn retired(&self) -> impl Iterator<Item = u64> {
         self.shared.namespaces.retired()
@@ -359,9 +342,9 @@ impl PollGroup {
         self.close_where(|connection| connection.listener() == listener);
     }
 
-    /// Takes no more connections.
-    pub fn stop_accepting(&mut self) {
-        self.accepting = false;
+    /// Takes no more connections and commands.
+    pub fn begin_to_end(&mut self) {
+        self.ending = true;
     }
 
     /// Commands in flight, but for asynchronous event requests that wait.
@@ -458,7 +441,7 @@ impl PollGroup {
     fn create_controller(&mut self, admission: &Admission) -> Result<Granted, Refusal> {
         let reactors = self.directory.reactors.len() as u32;
         let shared = &mut self.shared;
-        let subsystem = shared.definition.subsystems.get(&admission.subsystem_nqn).cloned();
+        let subsystem = shared.announced.subsystems.get(&admission.subsystem_nqn).cloned();
         if subsystem.is_none() && admission.subsystem_nqn != DISCOVERY_NQN {
             return Err(Refusal::parameter(sledge_nvme::fabrics::InvalidParameter::SUBNQN));
         }

@@ -72,6 +72,14 @@ pub(crate) struct OpenNamespace {
     retired: bool,
 }
 
+impl OpenNamespace {
+    /// Whether its channel is the one that a namespace is to have.
+    fn is_of(&self, namespace: &NamespaceDefinition) -> bool {
+        let own = &self.definition;
+        (own.instance, own.opening) == (namespace.instance, namespace.opening)
+    }
+}
+
 /// All channels of one reactor.
 #[derive(Default)]
 pub(crate) struct NamespaceTable {
@@ -90,7 +98,7 @@ impl NamespaceTable {
     /// [`NamespaceTable::commit`] with a definition that lacks them.
     pub fn prepare(&mut self, target: &TargetDefinition) -> Result<(), (String, String)> {
         for namespace in namespaces(target) {
-            if self.by_instance(namespace.instance).is_some() {
+            if self.channel_of(namespace).is_some() {
                 continue;
             }
             let channel = (namespace.open_channel)().map_err(|e| (namespace.device_name.clone(), e))?;
@@ -123,7 +131,7 @@ impl NamespaceTable {
             let channels: Vec<(u32, usize)> = subsystem
                 .namespaces
                 .values()
-                .filter_map(|namespace| Some((namespace.nsid, self.by_instance(namespace.instance)?)))
+                .filter_map(|namespace| Some((namespace.nsid, self.channel_of(namespace)?)))
                 .collect();
             for ((_, channel), namespace) in channels.iter().zip(subsystem.namespaces.values()) {
                 if let Some(open) = &mut self.open[*channel] {
@@ -133,9 +141,13 @@ impl NamespaceTable {
             let has_ana_states = subsystem.listeners.iter().any(|listener| !listener.ana_states.is_empty());
             match self.views.get(nqn) {
                 Some(view) => {
-                    // One channel, one instance of a namespace: those in views are all open.
+                    // Those in views are all open. One that was only opened anew is the same namespace still.
                     let before = view.channels.borrow();
-                    let lost = before.iter().filter(|entry| !channels.contains(entry));
+                    let stays = |(nsid, channel): &(u32, usize)| {
+                        let now = subsystem.namespaces.get(nsid).map(|namespace| namespace.instance);
+                        now == self.open[*channel].as_ref().map(|open| open.definition.instance)
+                    };
+                    let lost = before.iter().filter(|entry| !stays(entry));
                     gone.extend(lost.map(|(nsid, _)| (view.clone(), *nsid)));
                     drop(before);
                     view.has_ana_states.set(has_ana_states);
@@ -156,7 +168,7 @@ impl NamespaceTable {
             }
         }
         for open in self.open.iter_mut().flatten() {
-            open.retired = !namespaces(target).any(|wanted| wanted.instance == open.definition.instance);
+            open.retired = !namespaces(target).any(|wanted| open.is_of(wanted));
         }
         self.drop_drained();
         gone
@@ -277,10 +289,8 @@ impl NamespaceTable {
         }
     }
 
-    fn by_instance(&self, instance: u64) -> Option<usize> {
-        self.open
-            .iter()
-            .position(|entry| entry.as_ref().is_some_and(|open| open.definition.instance == instance))
+    fn channel_of(&self, namespace: &NamespaceDefinition) -> Option<usize> {
+        self.open.iter().position(|entry| entry.as_ref().is_some_and(|open| open.is_of(namespace)))
     }
 }
 

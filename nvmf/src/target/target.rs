@@ -191,6 +191,7 @@ impl Target {
         Ok(())
     }
 
+    /// Has every reactor serve a definition, and then tells hosts.
     async fn commit(&self, definition: &Arc<TargetDefinition>) -> Result<(), TargetError> {
         let key = self.inner.directory.key;
         for reactor in self.inner.directory.reactors.iter() {
@@ -199,6 +200,16 @@ impl Target {
                 .spawn(move || async move {
                     if let Some(group) = key.get() {
                         group.borrow_mut().commit(&definition);
+                    }
+                })
+                .await?;
+        }
+        for reactor in self.inner.directory.reactors.iter() {
+            let definition = definition.clone();
+            reactor
+                .spawn(move || async move {
+                    if let Some(group) = key.get() {
+                        group.borrow_mut().announce(&definition);
                     }
                 })
                 .await?;
@@ -325,8 +336,8 @@ impl Target {
         all
     }
 
-    /// Ends the target: takes no more connections, waits for commands at devices up to `timeout`, makes every
-    /// device's cache durable, and closes the connections.
+    /// Ends the target: takes no more connections and commands, waits for commands at devices up to `timeout`, makes
+    /// every device's cache durable, which may take as long, and closes the connections.
     pub async fn drain(&self, timeout: Duration) {
         for (address, ()) in listeners(&self.definition()) {
             let _ = self.stop_listening(address).await;
@@ -335,13 +346,13 @@ impl Target {
         let drain = |reactor: &Handle| {
             reactor.spawn(move || async move {
                 let Some(group) = key.get() else { return };
-                let deadline = now() + timeout;
                 let drained = async || {
+                    let deadline = now() + timeout;
                     while group.borrow().outstanding() > 0 && now() < deadline {
                         sleep(DRAIN_STEP).await;
                     }
                 };
-                group.borrow_mut().stop_accepting();
+                group.borrow_mut().begin_to_end();
                 drained().await;
                 group.borrow_mut().flush_devices();
                 drained().await;

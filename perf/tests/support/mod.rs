@@ -55,6 +55,7 @@ fn definition(target: &Target, address: SocketAddr) -> TargetDefinition {
     let namespace = NamespaceDefinition {
         nsid: 1,
         instance: target.next_instance(),
+        opening: 0,
         device_name: device.name().into(),
         geometry: device.geometry(),
         uuid: *device.uuid().as_bytes(),

@@ -260,7 +260,7 @@ impl Daemon {
                     nsid, device, "removed a namespace whose device still has its commands"
                 );
                 let Some(claim) = old_claims.remove(&(nqn.clone(), nsid)) else { continue };
-                // A namespace that was only opened anew has the claim still.
+                // Whoever has the claim, too, keeps the device by it.
                 if Arc::strong_count(&claim) == 1 {
                     claim.pass_to(format!("commands of namespace {nsid} of {nqn}, which is removed already"));
                     kept.push(claim);

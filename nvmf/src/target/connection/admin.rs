@@ -116,7 +116,7 @@ impl Connection {
             reply = Some(buffer);
         }
         let now = shared.now;
-        let definition = shared.definition.clone();
+        let definition = shared.announced.clone();
         let data = std::mem::take(&mut self.slots.get_mut(slot).data);
         let input = data.iter().next().map_or(&[][..], |segment| segment.as_slice());
         let outcome = match self.own_controller(shared) {

@@ -1,6 +1,7 @@
 //! Fabrics commands: Connect, Property Get and Set, Disconnect (NVMe Base 2.0, 6).
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use sledge_nvme::fabrics::{
     ADMIN_CONTROLLER_DYNAMIC, ConnectCommand, ConnectData, InvalidParameter, Nqn, PropertyGetCommand,
@@ -15,7 +16,7 @@ use super::slot::Phase;
 use super::state::{Effect, Event, State};
 use super::{Connection, PendingConnect, Queue};
 use crate::target::controllers::{Admission, Granted, Refusal};
-use crate::target::definition::{DISCOVERY_NQN, TransportOptions};
+use crate::target::definition::{DISCOVERY_NQN, SubsystemDefinition, TargetDefinition, TransportOptions};
 use crate::target::discovery::ADMIN_QUEUE_ENTRIES_MINIMUM;
 use crate::target::fault::{Fault, field};
 use crate::target::group::{GroupAction, Shared};
@@ -98,12 +99,15 @@ impl Connection {
             return Err(Refusal::parameter(InvalidParameter::SQSIZE));
         }
         let discovery = subsystem_nqn.as_str() == DISCOVERY_NQN;
+        let dynamic = connect.qid.get() == 0;
         if !discovery {
-            let subsystem = shared
-                .definition
-                .subsystems
-                .get(subsystem_nqn.as_str())
-                .filter(|subsystem| subsystem.listeners.iter().any(|l| l.address == self.listener))
+            let found = |definition: &TargetDefinition| -> Option<Arc<SubsystemDefinition>> {
+                let subsystem = definition.subsystems.get(subsystem_nqn.as_str())?;
+                subsystem.listeners.iter().any(|l| l.address == self.listener).then(|| subsystem.clone())
+            };
+            let subsystem = found(&shared.definition)
+                // The I/O queues that follow must find it on their reactors, too.
+                .filter(|_| !dynamic || found(&shared.announced).is_some())
                 .ok_or(Refusal::parameter(InvalidParameter::SUBNQN))?;
             if !subsystem.allows_host(host_nqn.as_str()) {
                 tracing::warn!(host = host_nqn.as_str(), subsystem = subsystem_nqn.as_str(), peer = %self.peer,
@@ -112,7 +116,6 @@ impl Connection {
             }
         }
         let controller_id = data.cntlid.get();
-        let dynamic = connect.qid.get() == 0;
         if dynamic && controller_id != ADMIN_CONTROLLER_DYNAMIC {
             // Controllers are made for each association; there are none to choose from (NVMe Base 2.0, 3.1.1).
             return Err(Refusal::parameter(InvalidParameter::CNTLID));

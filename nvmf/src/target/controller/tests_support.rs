@@ -32,6 +32,7 @@ pub fn namespace(nsid: u32) -> NamespaceDefinition {
     NamespaceDefinition {
         nsid,
         instance: u64::from(nsid) + 100,
+        opening: 0,
         device_name: format!("device{nsid}"),
         geometry: Geometry::new(1000 * u64::from(nsid), 512),
         uuid: [nsid as u8; 16],

@@ -133,6 +133,7 @@ fn definition(target: &Target, address: SocketAddr, options: Options) -> Result<
     let namespace = NamespaceDefinition {
         nsid: NSID,
         instance: target.next_instance(),
+        opening: 0,
         device_name: device.name().into(),
         geometry: device.geometry(),
         uuid: *device.uuid().as_bytes(),

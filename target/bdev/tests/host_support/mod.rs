@@ -64,6 +64,7 @@ pub fn definition(
     let namespace = NamespaceDefinition {
         nsid: 1,
         instance: target.next_instance(),
+        opening: 0,
         device_name: device.name().into(),
         geometry: device.geometry(),
         uuid: *device.uuid().as_bytes(),

@@ -73,6 +73,7 @@ impl Served {
             let definition = NamespaceDefinition {
                 nsid: *nsid,
                 instance: self.instances << 8 | u64::from(*nsid),
+                opening: 0,
                 device_name: device.name().into(),
                 geometry: device.geometry(),
                 uuid: *device.uuid().as_bytes(),

@@ -27,13 +27,13 @@ use crate::support::queue::Queue;
 use crate::support::raw::{Arrived, PLAIN, RawQueue, queues, write_all};
 use crate::support::{NQN, World, malloc, namespace, start_target, subsystem};
 
-const BLOCKS: u64 = 200;
+pub const BLOCKS: u64 = 200;
 /// Pauses of workers in tests of milliseconds and of seconds.
 const SHORT: Duration = Duration::from_micros(50);
 const LONG: Duration = Duration::from_millis(3);
 
 /// A device on which commands stay long enough to be caught there.
-fn slow(name: &str) -> Arc<dyn BlockDevice> {
+pub fn slow(name: &str) -> Arc<dyn BlockDevice> {
     let latencies = Latencies {
         avg_read_latency: 150,
         p99_read_latency: 2_000,
@@ -44,16 +44,16 @@ fn slow(name: &str) -> Arc<dyn BlockDevice> {
     Arc::new(DelayDevice::new(malloc("below", BLOCKS, 512), options).unwrap())
 }
 
-fn namespace_gone(status: Status) -> bool {
+pub fn namespace_gone(status: Status) -> bool {
     status.is(Status::INVALID_NAMESPACE_OR_FORMAT)
 }
 
-fn none(_: Status) -> bool {
+pub fn none(_: Status) -> bool {
     false
 }
 
 /// The definition in force with its subsystem edited.
-fn edited(target: &Target, edit: impl FnOnce(&mut SubsystemDefinition)) -> TargetDefinition {
+pub fn edited(target: &Target, edit: impl FnOnce(&mut SubsystemDefinition)) -> TargetDefinition {
     let mut definition = (*target.definition()).clone();
     let subsystem = definition.subsystems.get_mut(NQN).unwrap();
     edit(Arc::make_mut(subsystem));

@@ -2,10 +2,13 @@
 //! on the way breaks nothing else. Each seed of each test is a run that replays exactly.
 #![allow(clippy::unwrap_used)]
 
+mod announcements;
 mod answers;
 mod controller_life;
 mod crashes;
 mod definition_changes;
+mod endings;
+mod growth;
 mod losses;
 mod malformed;
 mod random_io;

@@ -84,6 +84,7 @@ pub(super) fn add(draft: &mut Draft, params: Add) -> Result<Value, RpcError> {
     let namespace = NamespaceDefinition {
         nsid,
         instance: draft.model.environment.next_instance(),
+        opening: 0,
         device_name: device.name().to_owned(),
         geometry: device.geometry(),
         uuid,

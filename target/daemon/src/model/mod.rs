@@ -192,12 +192,11 @@ impl Draft {
             if !stands_on(claim.device(), device.name()) {
                 continue;
             }
-            let instance = self.model.environment.next_instance();
             let namespace = self.subsystem(&nqn)?.namespaces.get_mut(&nsid);
             let namespace = namespace
                 .ok_or_else(|| RpcError::internal(format!("namespace {nsid} of {nqn} went away")))?;
-            // Another instance, as the channels of this one keep the size that they were opened with.
-            namespace.instance = instance;
+            // The channels that there are keep the size that they were opened with.
+            namespace.opening += 1;
             namespace.geometry = claim.device().geometry();
         }
         Ok(())

@@ -133,6 +133,7 @@ pub fn namespace(target: &Target, nsid: u32, device: Arc<dyn BlockDevice>) -> Na
     NamespaceDefinition {
         nsid,
         instance: target.next_instance(),
+        opening: 0,
         device_name: device.name().to_owned(),
         geometry: device.geometry(),
         uuid: *device.uuid().as_bytes(),
