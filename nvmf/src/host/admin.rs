@@ -221,6 +221,11 @@ impl Inner {
             AdminData::Out(bytes) => (Direction::Out, Payload::Owned(bytes)),
             AdminData::In(length) => (Direction::In, Payload::Owned(vec![0; length])),
         };
+        // One slot is for Keep Alive: commands that take long must not cost the connection.
+        let is_keep_alive = command.opcode == sledge_nvme::opcode::Admin::KeepAlive.value();
+        if self.queue.loss().is_none() && self.queue.slots.available() < 2 && !is_keep_alive {
+            return Err(HostError::QueueFull);
+        }
         let token = self.next_token;
         self.next_token += 1;
         let order = Order { token, command, direction, unhurried: false };

@@ -28,6 +28,8 @@ use zerocopy::IntoBytes;
 
 /// How often a queue pair looks whether its connection or controller was lost while its reactor sleeps.
 const TICK: Duration = Duration::from_millis(50);
+/// Pause after the controller, which is connected, has refused a queue.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Commands kept when the queue is full, as a multiple of its depth.
 const OVERFLOW: usize = 4;
 /// Most blocks of one command (NLB is 16 bits).
@@ -431,6 +433,14 @@ async fn keep(weak: Weak<RefCell<Inner>>) {
             Ok(queue) => {
                 let Some(inner) = weak.upgrade() else { return };
                 inner.borrow_mut().on_restored(queue, parameters, epoch);
+            }
+            // It may grant fewer queues than before: no reason to take them all down. Were it gone, its admin queue would
+            // know soon.
+            Err(HostError::Refused { status, .. }) => {
+                tracing::debug!(qid, %status, "the controller refuses a queue pair");
+                if status.is_do_not_retry() {
+                    sleep(REFUSED_PAUSE).await;
+                }
             }
             Err(error) => {
                 tracing::debug!(qid, %error, "reopening a queue pair failed");

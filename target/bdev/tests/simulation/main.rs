@@ -12,6 +12,7 @@ mod growth;
 mod losses;
 mod malformed;
 mod random_io;
+mod reconnecting;
 mod refusals;
 mod strangers;
 mod support;
