@@ -14,7 +14,7 @@ use serde_json::Value;
 use sledge_bdev::Registry;
 use sledge_nvmf::target::{Target, TargetError};
 use sledge_reactor::message::Handle;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tracing::{debug, info, warn};
 
 use crate::logging::LogControl;
@@ -29,6 +29,10 @@ pub const TICK_RATE: u64 = 1_000_000_000;
 
 /// How often the end of removed namespaces' commands is looked for.
 const IDLE_STEP: Duration = Duration::from_millis(100);
+
+/// How long a client's change waits for those before it. One that hangs, for instance on a file of a dead server, must not
+/// take the places of all clients.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
 
 /// The model, and what goes with it.
 struct Current {
@@ -191,17 +195,45 @@ impl Daemon {
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
-    /// Makes a change: runs `edit` on a draft, has the NVMe/TCP target serve the result, and lets it replace the
-    /// model. On any error nothing has changed.
+    /// Makes a change for a client: runs `edit` on a draft, has the NVMe/TCP target serve the result, and lets it replace
+    /// the model. On any error nothing has changed.
     ///
     /// # Errors
-    /// The edit's own, or that of the NVMe/TCP target.
+    /// EBUSY when the change before it does not end, the edit's own, or that of the NVMe/TCP target.
     pub async fn change<T, F>(&self, edit: F) -> Result<T, ChangeError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Draft) -> Result<T, RpcError> + Send + 'static,
     {
-        let mut claims = self.changing.lock().await;
+        match tokio::time::timeout(TURN_LIMIT, self.changing.lock()).await {
+            Ok(claims) => self.change_with(claims, edit).await,
+            Err(_) => {
+                let seconds = TURN_LIMIT.as_secs();
+                let reason =
+                    format!("other changes have not ended for {seconds} s; try again later, or see the log");
+                Err(ChangeError::Edit(RpcError::errno(16, "Device or resource busy", reason)))
+            }
+        }
+    }
+
+    /// Makes a change that nobody would ask for again, however long those before it take.
+    ///
+    /// # Errors
+    /// As for [`Daemon::change`].
+    pub async fn change_in_turn<T, F>(&self, edit: F) -> Result<T, ChangeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Draft) -> Result<T, RpcError> + Send + 'static,
+    {
+        let claims = self.changing.lock().await;
+        self.change_with(claims, edit).await
+    }
+
+    async fn change_with<T, F>(&self, mut claims: MutexGuard<'_, Claims>, edit: F) -> Result<T, ChangeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Draft) -> Result<T, RpcError> + Send + 'static,
+    {
         let mut draft = self.model().draft(claims.clone());
         // Edits open files and take memory.
         let edited = tokio::task::spawn_blocking(move || edit(&mut draft).map(|result| (result, draft)));
@@ -324,5 +356,58 @@ impl Calls for ClientCalls {
 
     fn only_waits(&self, method: &str) -> bool {
         methods::only_waits(method)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc;
+
+    use sledge_reactor::Reactors;
+    use sledge_reactor::memory::PoolOptions;
+    use sledge_reactor::options::{CoreList, ReactorOptions, Wait};
+
+    use super::*;
+    use crate::logging::Level;
+    use crate::model::Environment;
+
+    // Without it: a change that hangs would have all later ones wait for ever, each with its client's place; or what a
+    // controller announces in that time would be lost.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_for_a_change_that_hangs() {
+        let pool = PoolOptions { total_bytes: 8 << 20 };
+        let cores = CoreList::parse("0").unwrap();
+        let reactors = Reactors::start(ReactorOptions { cores, wait: Wait::default(), pool }).unwrap();
+        let handles = reactors.handles().to_vec();
+        let target = Target::start(handles.clone()).await.unwrap();
+        let model = Model::new(Environment::new(1));
+        let log = LogControl::install(Level::default(), false);
+        let daemon = Daemon::new(target, handles, model, log, true);
+        let change = |in_turn: bool, edit: fn(&mut Draft) -> Result<(), RpcError>| {
+            let daemon = daemon.clone();
+            tokio::spawn(async move {
+                if in_turn { daemon.change_in_turn(edit).await } else { daemon.change(edit).await }
+            })
+        };
+        let (go_on, hangs) = mpsc::channel::<()>();
+        let hanging = daemon.clone();
+        let hanging =
+            tokio::spawn(
+                async move { hanging.change(move |_| hangs.recv().map_err(RpcError::internal)).await },
+            );
+        tokio::task::yield_now().await;
+        let (asked, announced) = (change(false, |_| Ok(())), change(true, |_| Ok(())));
+        tokio::task::yield_now().await;
+        tokio::time::advance(TURN_LIMIT * 2).await;
+        let error = RpcError::from(asked.await.unwrap().unwrap_err());
+        assert_eq!(error.code, -16, "{error}");
+        assert!(!announced.is_finished() && !hanging.is_finished());
+        go_on.send(()).unwrap();
+        hanging.await.unwrap().unwrap();
+        announced.await.unwrap().unwrap();
+        change(false, |_| Ok(())).await.unwrap().unwrap();
+        drop(daemon);
+        reactors.stop();
     }
 }

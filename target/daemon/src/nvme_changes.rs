@@ -70,7 +70,7 @@ pub async fn follow(daemon: Arc<Daemon>) {
     loop {
         for change in controllers.take_changes() {
             let (controllers, what) = (controllers.clone(), describe(&change));
-            match daemon.change(move |draft| take(draft, &controllers, change)).await {
+            match daemon.change_in_turn(move |draft| take(draft, &controllers, change)).await {
                 Ok(()) => info!(what, "an NVMe controller has changed"),
                 Err(error) => {
                     let error = RpcError::from(error);

@@ -14,6 +14,7 @@ use sledge_nvme::fabrics::Nqn;
 
 use super::bdev::{Nothing, device_error};
 use super::bdev_nvme_options::{self as options, MultipathOptions};
+use super::framework::in_time;
 use super::params::{neutral, no_secret};
 use super::wait::wait_for;
 use crate::daemon::Daemon;
@@ -401,7 +402,7 @@ pub(super) async fn set_preferred_path(daemon: Arc<Daemon>, params: SetPreferred
 /// A group is a reactor; over TCP there is nothing to count here that `nvmf_get_stats` of the other side does not.
 pub(super) async fn get_transport_statistics(daemon: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
     let controllers = daemon.model().nvme.controllers.clone();
-    let counts = controllers.queue_counts().await;
+    let counts = in_time(controllers.queue_counts()).await?;
     let group = |reactor: u32| {
         let own: Vec<_> = counts.iter().filter(|counts| counts.reactor == reactor).collect();
         let sum = |field: fn(&QueueCounts) -> u64| own.iter().map(|counts| field(counts)).sum::<u64>();

@@ -1,5 +1,6 @@
 //! `framework_*`: the state of the process as a whole.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,20 @@ use crate::rpc::error::RpcError;
 
 /// How long a reactor may take to report: a busy one does not hold up the answer about the others.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long all reactors may take to answer a question about connections.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Waits for what reactors answer, but not for ever: one that hangs must not take the places of all clients, who want to
+/// find out that it does.
+pub(super) async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T, RpcError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| {
+        let seconds = ANSWER_TIMEOUT.as_secs();
+        RpcError::internal(format!(
+            "a reactor does not answer within {seconds} s: framework_get_reactors says which"
+        ))
+    })
+}
 
 /// What every reactor has counted, in the order of their numbers; `None` for one that does not answer in time.
 async fn counts(daemon: &Daemon) -> Result<Vec<(u32, Option<ReactorStatistics>)>, RpcError> {
@@ -228,4 +243,19 @@ pub(super) async fn start_init(daemon: Arc<Daemon>, _: Nothing) -> Result<Value,
 pub(super) async fn wait_init(daemon: Arc<Daemon>, _: Nothing) -> Result<Value, RpcError> {
     daemon.wait_started().await;
     Ok(json!(true))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    // Without it: each question about a reactor that hangs would keep its client's place for ever, until there is none for
+    // those who want to know what is wrong.
+    #[tokio::test(start_paused = true)]
+    async fn a_reactor_that_hangs_is_told_of() {
+        let error = in_time(std::future::pending::<()>()).await.unwrap_err();
+        assert!(error.code == -32603 && error.message.contains("framework_get_reactors"), "{error}");
+        assert_eq!(in_time(async { 7 }).await, Ok(7));
+    }
 }

@@ -9,6 +9,7 @@ use sledge_nvmf::target::definition::DISCOVERY_NQN;
 use sledge_nvmf::target::{ConnectionReport, ControllerReport, SubsystemStatistics};
 use uuid::Uuid;
 
+use super::framework::in_time;
 use crate::daemon::{Daemon, TICK_RATE};
 use crate::model::address;
 use crate::rpc::error::RpcError;
@@ -29,7 +30,7 @@ impl OfSubsystem {
 
 pub(super) async fn get_controllers(daemon: Arc<Daemon>, params: OfSubsystem) -> Result<Value, RpcError> {
     params.check(&daemon)?;
-    let mut all = daemon.target().controllers().await;
+    let mut all = in_time(daemon.target().controllers()).await?;
     all.retain(|controller| controller.subsystem_nqn == params.nqn);
     all.sort_by_key(|controller| controller.controller_id);
     Ok(all.iter().map(controller).collect())
@@ -49,7 +50,7 @@ fn controller(report: &ControllerReport) -> Value {
 
 pub(super) async fn get_qpairs(daemon: Arc<Daemon>, params: OfSubsystem) -> Result<Value, RpcError> {
     params.check(&daemon)?;
-    let mut all = daemon.target().connections().await;
+    let mut all = in_time(daemon.target().connections()).await?;
     all.retain(|connection| connection.subsystem_nqn == params.nqn);
     all.sort_by_key(|connection| (connection.controller_id, connection.queue_id));
     Ok(all.iter().map(queue_pair).collect())
@@ -94,8 +95,8 @@ pub(crate) fn commands(statistics: &SubsystemStatistics, reactor: u32) -> u64 {
 }
 
 pub(super) async fn get_stats(daemon: Arc<Daemon>, _: GetStats) -> Result<Value, RpcError> {
-    let connections = daemon.target().connections().await;
-    let totals = daemon.target().queue_totals().await;
+    let connections = in_time(daemon.target().connections()).await?;
+    let totals = in_time(daemon.target().queue_totals()).await?;
     let (model, past) = daemon.model_and_past_commands();
     let groups: Vec<Value> = daemon
         .reactors()
