@@ -41,6 +41,11 @@ pub struct FioArguments {
 }
 
 impl FioArguments {
+    /// Whether it only wants to know which fio this stands for, as programs around fio do first.
+    pub fn asks_for_version(&self) -> bool {
+        matches!(self.words.as_slice(), [word] if word == "--version" || word == "-v")
+    }
+
     /// What `run` does by these.
     ///
     /// # Errors

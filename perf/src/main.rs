@@ -38,6 +38,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
+        Command::Fio(arguments) if arguments.asks_for_version() => {
+            print_line(report::FIO_VERSION);
+            Ok(())
+        }
         Command::Fio(arguments) => arguments.run().and_then(|arguments| run(&arguments)),
         Command::Limit(options) => limit(&options),
         Command::Compare(options) => compare(&options),

@@ -319,7 +319,11 @@ impl RunArguments {
     pub fn jobs(&self) -> Vec<Job> {
         let targets = self.targets();
         let several = targets.len() > 1;
-        let kind = if self.verify_only { "verify" } else { self.rw.mode.name() };
+        let kind = match (self.verify_only, &self.trace.read_iolog) {
+            (true, _) => "verify",
+            (_, Some(_)) => "replay",
+            _ => self.rw.mode.name(),
+        };
         let name = |index: usize| if several { format!("{kind}-{}", index + 1) } else { kind.to_owned() };
         targets.into_iter().enumerate().map(|(index, target)| self.job(name(index), target)).collect()
     }

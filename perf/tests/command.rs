@@ -46,6 +46,36 @@ fn a_verified_run_reports_as_json() {
     reactors.stop();
 }
 
+// Without it programs that start fio could not start this instead.
+#[test]
+fn a_command_line_of_fio_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |words: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sledge-perf"));
+        command.current_dir(folder.path()).arg("fio").args(words.split(' ')).output().unwrap()
+    };
+    let version = String::from_utf8(run("--version").stdout).unwrap();
+    assert!(version.starts_with("fio-3.33-sledge-perf-"), "{version}");
+    let output =
+        run("--bs=4k --name=a --filename=disk --rw=write --size=1m --name=b --filename=disk --size=64k \
+                      --output=report --output-format=json");
+    assert!(
+        output.status.success() && output.stdout.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let report = std::fs::read_to_string(folder.path().join("report")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(
+        (&report["jobs"][0]["jobname"], &report["jobs"][1]["read"]["total_ios"]),
+        (&"a".into(), &16.into())
+    );
+    let wrong = run("--name=a --rwx=read");
+    let message = String::from_utf8(wrong.stderr).unwrap();
+    assert!(message.contains("command line: rwx: this option is unknown"), "{message}");
+    assert_eq!((wrong.status.code(), message.lines().count()), (Some(1), 1));
+}
+
 // Without it an I/O of several commands could count as several, or as less than it moved.
 #[test]
 fn a_large_io_is_one_io() {

@@ -12,6 +12,9 @@ use super::options;
 use super::summary::{DIRECTIONS, Group, JobSummary, Latency, Rates, Report};
 use crate::results::{JobResults, Second};
 
+/// What this program says when it is asked for the version of fio that it stands for.
+pub const VERSION: &str = concat!("fio-3.33-sledge-perf-", env!("CARGO_PKG_VERSION"));
+
 /// fio's choice, and the last, which it does not print.
 const PERCENTILES: [f64; 18] = [
     1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99,
@@ -36,7 +39,7 @@ pub fn render(report: &Report) -> String {
         .collect();
     let document = json!({
         // Tools look at what follows `fio-` to tell the units of latencies.
-        "fio version": format!("fio-3.33-sledge-perf-{}", env!("CARGO_PKG_VERSION")),
+        "fio version": VERSION,
         "timestamp": report.began_unix_s,
         "timestamp_ms": report.began_unix_s * 1000,
         "time": date(report.began_unix_s),

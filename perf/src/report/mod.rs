@@ -16,6 +16,7 @@ mod summary;
 mod tests;
 mod text;
 
+pub use fio::VERSION as FIO_VERSION;
 pub use merge::merge_jobs;
 pub use options::line as describe;
 pub use summary::Report;

@@ -1,6 +1,7 @@
 //! The report for people: jobs one after another, rates in IOPS or kIOPS and MiB/s, latencies in microseconds.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::options;
 use super::summary::{Group, JobSummary, Latency, PERCENTILES, Rates, Report, Sums};
@@ -31,10 +32,18 @@ fn line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
+/// The time that was measured, short or long.
+fn time(elapsed: Duration) -> String {
+    match elapsed.as_secs_f64() {
+        seconds if seconds < 0.1 => format!("{:.1} ms", seconds * 1e3),
+        seconds => format!("{seconds:.1} s"),
+    }
+}
+
 fn write_job(text: &mut String, job: &JobSummary) {
     let asked = &job.results.job;
-    let elapsed = job.results.elapsed.as_secs_f64();
-    line(text, &format!("{}: {}, {elapsed:.1} s", asked.name, options::line(asked)));
+    let elapsed = time(job.results.elapsed);
+    line(text, &format!("{}: {}, {elapsed}", asked.name, options::line(asked)));
     line(text, &format!("  on {}", asked.target));
     write_sums(text, &job.sums, &asked.percentiles);
     if job.results.verified > 0 {
