@@ -11,6 +11,7 @@ mod endings;
 mod growth;
 mod losses;
 mod malformed;
+mod mixture;
 mod random_io;
 mod reconnecting;
 mod refusals;

@@ -98,7 +98,8 @@ impl World {
         let left = self
             .simulation
             .block_on(self.target_node, || async move {
-                for _ in 0..1000 {
+                // A controller that its host forgot before it was ready stays for two minutes.
+                for _ in 0..1300 {
                     if target.connections().await.is_empty() && target.controllers().await.is_empty() {
                         break;
                     }
