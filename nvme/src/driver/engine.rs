@@ -291,7 +291,8 @@ impl Engine {
         let lanes = &mut self.lanes;
         match &mut device.port {
             Port::Own(pair) => {
-                pair.reap(usize::MAX, |context, completion| {
+                // There can't be more; a device that writes without end does not keep the reactor.
+                pair.reap(pair.slots().into(), |context, completion| {
                     if context.lane == OWN {
                         ledger.part_ended(context.part, &completion, Cause::Device, now, out);
                     } else if let Some(lane) = lanes.get_mut(context.lane) {

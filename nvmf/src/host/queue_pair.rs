@@ -53,8 +53,22 @@ pub enum QueuePairState {
     Ended,
 }
 
+/// A queue identifier, until it is dropped.
+struct TakenId {
+    shared: Arc<Shared>,
+    qid: u16,
+}
+
+impl Drop for TakenId {
+    fn drop(&mut self) {
+        self.shared.release_queue_id(self.qid);
+    }
+}
+
 struct Inner {
     connector: QueueConnector,
+    /// Of `qid`; none once the queue pair has ended with its controller.
+    taken: Option<TakenId>,
     qid: u16,
     nsid: u32,
     geometry: Geometry,
@@ -90,16 +104,13 @@ impl QueueConnector {
             let granted = self.shared.parameters().queues;
             return Err(HostError::Option(format!("all {granted} I/O queues of the controller are in use")));
         };
+        // Whoever waits may give up meanwhile.
+        let taken = TakenId { shared: self.shared.clone(), qid };
         let parameters = self.shared.parameters();
-        let queue = match self.open_queue(qid, &parameters).await {
-            Ok(queue) => queue,
-            Err(error) => {
-                self.shared.release_queue_id(qid);
-                return Err(error);
-            }
-        };
+        let queue = self.open_queue(qid, &parameters).await?;
         let inner = Inner {
             connector: self.clone(),
+            taken: Some(taken),
             qid,
             nsid,
             geometry,
@@ -187,7 +198,7 @@ impl Drop for QueuePair {
         let mut inner = self.inner.borrow_mut();
         inner.queue.close(Loss::Disconnected);
         inner.state = QueuePairState::Ended;
-        inner.connector.shared.release_queue_id(inner.qid);
+        drop(inner.taken.take());
     }
 }
 
@@ -405,8 +416,7 @@ async fn keep(weak: Weak<RefCell<Inner>>) {
             }
             if inner.connector.shared.is_ending() && inner.is_idle() {
                 inner.on_ended();
-                // Nobody else takes the identifier: no more queue pairs are opened.
-                inner.connector.shared.release_queue_id(inner.qid);
+                drop(inner.taken.take());
                 return;
             }
             if inner.state == QueuePairState::Live {

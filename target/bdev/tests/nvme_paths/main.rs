@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sledge_bdev::BlockDevice;
 use sledge_bdev::nvme::Change;
-use sledge_bdev::nvme::options::{Multipath, PathMode, PathPolicy, PathSelector};
+use sledge_bdev::nvme::options::{AttachOptions, Multipath, PathMode, PathPolicy, PathSelector};
 use sledge_nvme::Status;
 use sledge_nvme::io::{IoCommand, Operation};
 use sledge_nvmf::target::definition::AnaState;
@@ -268,6 +268,32 @@ fn large_commands_are_cut() {
         compare.data = stamped(slba, blocks, 43);
         assert!(run(&mut *channel, vec![compare]).await[0].status.is(Status::COMPARE_FAILURE));
         assert_eq!(channel.outstanding(), 0);
+    };
+    simulation.block_on(host, work).unwrap();
+}
+
+// Without it: each channel that is closed before its queue is open would take a queue of the controller's with it, until
+// there is none left.
+#[test]
+fn queues_that_nobody_waits_for_are_given_back() {
+    let mut simulation = Simulation::new(9);
+    let node = Node::start(&mut simulation, "one", &Served::one(&memory_device("Malloc0", 1, BLOCKS)));
+    let host = simulation.add_node("host", 1);
+    let latency = Duration::from_millis(2)..=Duration::from_millis(9);
+    simulation.set_link(host, node.node, LinkConfig { latency, ..LinkConfig::default() });
+    let controllers = controllers(&simulation, host);
+    let options = AttachOptions { io_queues: 1, ..attach_options(node.address) };
+    let device = attach(&mut simulation, host, &controllers, options).unwrap().remove(0);
+    let work = move || async move {
+        for pause in [1, 5, 10, 15, 20] {
+            let channel = device.open_channel().unwrap();
+            sledge_reactor::sleep(Duration::from_millis(pause)).await;
+            drop(channel);
+        }
+        let mut channel = device.open_channel().unwrap();
+        let mut write = IoCommand::new(1, Operation::Write, 0, 1);
+        write.data = stamped(0, 1, 7);
+        assert_eq!(run(&mut *channel, vec![write]).await[0].status, Status::SUCCESS);
     };
     simulation.block_on(host, work).unwrap();
 }
