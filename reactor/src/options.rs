@@ -72,9 +72,11 @@ impl CoreList {
 }
 
 impl Default for CoreList {
-    /// One reactor, on core 0.
+    /// One reactor, on the first core that the calling thread may use: not core 0 where somebody has set others aside for
+    /// this process.
     fn default() -> Self {
-        CoreList { places: vec![Some(0)] }
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        CoreList { places: vec![Some(cores.iter().map(|core| core.id).min().unwrap_or(0))] }
     }
 }
 
@@ -259,5 +261,17 @@ mod tests {
         ] {
             assert_eq!(cores(text), Err(error), "{text:?}");
         }
+    }
+
+    // Without it a target that is told nothing does not start in a container that has been given other cores than 0.
+    #[test]
+    fn the_default_core_is_one_that_may_be_used() {
+        let last = core_affinity::get_core_ids().unwrap().into_iter().max_by_key(|core| core.id).unwrap();
+        let confined = move || {
+            assert!(core_affinity::set_for_current(last));
+            CoreList::default()
+        };
+        let list = std::thread::spawn(confined).join().unwrap();
+        assert_eq!(list.iter().collect::<Vec<_>>(), [Some(last.id)]);
     }
 }

@@ -1,8 +1,9 @@
 //! The memory device: blocks in anonymous memory of this process.
 //!
 //! Reads lend the device's own memory, under a share of its gate until the loan is dropped, so a socket sends
-//! straight from it; writes copy into it, alone in their range. Memory is taken as it is first written, and
-//! really given back by deallocate, but for reserved huge pages. `memory` owns the bytes, `channel` the path of a command.
+//! straight from it; writes copy into it, alone in their range. Memory is taken as it is first written, by 2 MiB where the
+//! kernel has transparent huge pages, and really given back by deallocate, but for reserved huge pages. `memory` owns the
+//! bytes, `channel` the path of a command, `stream` the copying.
 
 mod channel;
 mod memory;
@@ -31,8 +32,8 @@ pub struct MallocOptions {
     pub block_size: u32,
     /// Best I/O size in blocks, as told to hosts; 0 for none.
     pub optimal_io_boundary: u32,
-    /// Use huge pages: reserved ones if there are enough, which stay the device's whatever is deallocated, else
-    /// transparent ones. Fewer TLB misses, but memory is taken in units of 2 MiB.
+    /// Use reserved huge pages if there are enough, which stay the device's whatever is deallocated. Else they are
+    /// transparent ones, where the kernel has them, and memory is taken in units of 2 MiB all the same.
     pub hugepages: bool,
 }
 

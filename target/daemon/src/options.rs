@@ -36,8 +36,8 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4420")]
     pub listen: SocketAddr,
 
-    /// Cores to run reactors on, as 0,2-3 or 0x3
-    #[arg(short = 'm', long, value_name = "CORES", default_value = "0")]
+    /// Cores to run reactors on, as 0,2-3 or 0x3; unless told, the first that this process may use
+    #[arg(short = 'm', long, value_name = "CORES", default_value_t)]
     pub cores: CoreList,
 
     /// The management socket

@@ -59,19 +59,25 @@ impl Memory {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         let bytes = usize::try_from(bytes).map_err(|_| too_large())?;
         let round = |unit: usize| bytes.checked_next_multiple_of(unit).ok_or_else(too_large);
-        let (mapping, gives_back) = if hugepages {
-            // Of 2 MiB by name: the machine's default may be 1 GiB.
-            match map(round(HUGE_PAGE)?, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB) {
-                Ok(mapping) => (mapping, false),
-                Err(error) => {
-                    tracing::info!(%error, bytes, "no reserved huge pages: using transparent ones");
-                    let mapping = map(round(HUGE_PAGE)?, 0)?;
-                    advise(&mapping, 0, mapping.len, libc::MADV_HUGEPAGE);
-                    (mapping, true)
-                }
-            }
+        // Of 2 MiB by name: the machine's default may be 1 GiB.
+        let reserved = if hugepages {
+            map(round(HUGE_PAGE)?, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB)
+                .inspect_err(
+                    |error| tracing::info!(%error, bytes, "no reserved huge pages: using transparent ones"),
+                )
+                .ok()
         } else {
-            (map(round(PAGE)?, 0)?, true)
+            None
+        };
+        let (mapping, gives_back) = match reserved {
+            Some(mapping) => (mapping, false),
+            None => {
+                let mapping = map(round(PAGE)?, 0)?;
+                // A random block of a large device is in no TLB, and finding it costs as much as half a copy of 4 KiB. A
+                // kernel without transparent huge pages refuses, which changes nothing else.
+                advise(&mapping, 0, mapping.len, libc::MADV_HUGEPAGE);
+                (mapping, true)
+            }
         };
         let start = mapping.start;
         Ok(Memory { mapping: Some(mapping), start, gives_back, gate: Gate::exact(bytes as u64) })
