@@ -216,6 +216,7 @@ pub struct ReactorOptions {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
