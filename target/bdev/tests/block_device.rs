@@ -69,7 +69,8 @@ fn mounted(kind: &str, options: &str) -> Option<Made> {
         println!("left out: {kind} can't be mounted (needs root)");
         return None;
     }
-    Some(Made { path, undo: &["umount"], _folder: Some(folder) })
+    // Lazily: a file that another thread is about to close must not leave the mount behind.
+    Some(Made { path, undo: &["umount", "--lazy"], _folder: Some(folder) })
 }
 
 fn open(path: &Path, create_bytes: Option<u64>) -> Result<Arc<UringDevice>, DeviceError> {
